@@ -14,6 +14,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.evals import finished
 from evqgan.inference import evaluation, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model
@@ -41,6 +42,7 @@ def run(
     if chief:
         files.tried(workdir)  # before data are made
     check_all(config, workdir)
+    protocols_in(workdir)  # what is no evaluation is refused before anything is trained
     if chief and command and goes_on(config, workdir):
         quickstart_record.save(workdir, command)
     train(config.tokenizer, workdir / "tokenizer")
@@ -51,9 +53,12 @@ def run(
     if chief and command:  # again, now that the runs in there have turned out to be of it
         quickstart_record.save(workdir, command)
     second = resume_rules.settings(second, workdir / "generator")  # with the classes of the data
-    done = workdir / "evaluation.json"
-    protocols = evaluation.read_evaluation(done)["protocols"] if done.is_file() else {}
-    if protocols.get("generation", {}).get("model", {}).get("step") == step:
+    is_made = protocols_in(workdir).get("generation", {}).get("model", {}).get("step") == step
+    lost = lost_in(workdir) if is_made and chief else []
+    for file in lost:
+        print(f"{file} is missing or damaged: all results are made again")
+        file.unlink(missing_ok=True)
+    if processes.agreed(is_made and not lost):
         what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
         print(f"everything is made already: {what}")
         return
@@ -72,6 +77,24 @@ def run(
     evaluation.evaluate(second, workdir, None, [])
     made = "evaluation.json, samples/grid.png, reconstructions.png and edits.png"
     print(f"done: {made} are in {workdir}")
+
+
+def protocols_in(workdir: pathlib.Path) -> dict[str, Any]:
+    """Return how the numbers in a workdir were measured, {} where there are none yet."""
+    file = workdir / "evaluation.json"
+    return evaluation.read_evaluation(file)["protocols"] if file.is_file() else {}
+
+
+def lost_in(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Return which results, beside the numbers, are missing or damaged."""
+    samples = workdir / "samples"
+    shown = (workdir / "reconstructions.png", workdir / "edits.png", samples / "grid.png")
+    lost = [file for file in shown if not pictures.is_whole(file)]
+    try:
+        finished.read(samples / "samples.npz")
+    except InputError:
+        lost.append(samples / "samples.npz")
+    return lost
 
 
 def goes_on(config: ConfigDict, workdir: pathlib.Path) -> bool:

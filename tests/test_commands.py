@@ -538,10 +538,12 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
             told[0] == f"loading {workdir / part}" and told[-1] == f"3 reconstructions are in {out}"
         )
     (top / "cut.png").write_bytes((top / "a.png").read_bytes()[:200])
+    (top / "loop.png").symlink_to("loop.png")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "three", str(top))
     told = capsys.readouterr().out
     assert f"skipped: {top / 'cut.png'}: expected an image" in told
-    assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 1 was skipped\n")
+    assert f"skipped: cannot read {top / 'loop.png'}: Too many levels of symbolic links" in told
+    assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 2 were skipped\n")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
 
@@ -773,6 +775,7 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
         (["mmd"], "=digits --config.evals.distribution.metrics=mmd"),
         (["fid"], "=inception --config.evals.distribution.metrics=frechet"),
         (["samples"], "is not what --mode=sample writes"),
+        ([], "is not what --mode=sample writes"),
         (
             ["reconstruction"],
             "evaluation.json is not what evaluate writes: it has no numbers and protocols; move it",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,24 @@ def test_letters_that_an_output_lacks_are_escaped(tmp_path):
     )
     assert found.returncode == 2 and found.stderr.count(b"\n") == 1
     assert rb"Bl\xe4tter is no workdir" in found.stderr
+
+
+IN_CLOSED = """
+import os, sys
+from evqgan.core import output
+output.begin()
+with open(sys.argv[1], "w") as file:
+    os.write(1, b"of a library"), os.write(2, b"of a library")
+    print("one"), print("two", file=sys.stderr)
+    file.write(f"{sys.stdin.read()}{output.fault()}")
+"""
+
+
+def test_where_outputs_are_closed_all_goes_nowhere_and_no_file_gets_it(tmp_path):
+    run = [sys.executable, "-c", IN_CLOSED, str(tmp_path / "file")]
+    closed = f"exec {shlex.join(run)} <&- >&- 2>&-"
+    found = subprocess.run(["bash", "-c", closed], cwd=pathlib.Path(__file__).parent.parent)
+    assert found.returncode == 0 and (tmp_path / "file").read_text() == "0"
 
 
 def unraisable(error):

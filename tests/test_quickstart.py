@@ -64,6 +64,28 @@ def test_a_second_run_makes_nothing_again(workdir, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")}
 
 
+@pytest.mark.parametrize(
+    "name", ["samples/samples.npz", "samples/grid.png", "reconstructions.png", "edits.png"]
+)
+@pytest.mark.parametrize("kept", [None, 0, 200])
+def test_results_that_are_missing_or_damaged_are_found(workdir, tmp_path, name, kept):
+    shutil.copytree(workdir, tmp_path / "run")
+    file = tmp_path / "run" / name
+    assert quickstart.lost_in(tmp_path / "run") == []
+    if kept is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:kept])
+    assert quickstart.lost_in(tmp_path / "run") == [file]
+
+
+def test_what_is_no_evaluation_is_refused_before_anything_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "train", None)
+    (tmp_path / "evaluation.json").write_text("{")
+    with pytest.raises(InputError, match="evaluation.json is not what evaluate writes"):
+        quickstart.run(load("quickstart", "tiny"), tmp_path)
+
+
 def test_a_tokenizer_stays_as_its_generator_knows_it(workdir):
     config = load("quickstart", "tiny")
     config.tokenizer.duration = "1000 steps"
@@ -110,6 +132,11 @@ def test_results_that_were_cut_off_are_made_again(workdir):
     (workdir / "edits.png").unlink()
     quickstart.run(load("quickstart", "tiny"), workdir)
     assert (workdir / "evaluation.json").is_file() and (workdir / "edits.png").is_file()
+    for name in ("edits.png", "samples/grid.png", "samples/samples.npz"):
+        file = workdir / name
+        file.write_bytes(file.read_bytes()[:100])
+    quickstart.run(load("quickstart", "tiny"), workdir)
+    assert quickstart.lost_in(workdir) == []
 
 
 def test_it_goes_on_by_its_workdir_alone(workdir, tmp_path, monkeypatch, capsys):

@@ -103,6 +103,10 @@ def test_the_same_samples_are_not_made_again(place, capsys, monkeypatch):
     code, said, _ = call(capsys, f"--workdir={place}", *ASKED)
     assert code == 0 and said[1] == f"{place}/samples/images/00003.png is not there yet"
     assert files_of(place / "samples") == before
+    (place / "samples" / "grid.png").write_bytes(before["grid.png"][:200])
+    code, said, _ = call(capsys, f"--workdir={place}", *ASKED)
+    assert code == 0 and said[1] == f"{place}/samples/grid.png is damaged"
+    assert files_of(place / "samples") == before
 
 
 def test_force_replaces_samples(place, tmp_path, capsys):

@@ -129,6 +129,13 @@ def test_threads_that_ask_for_one_new_program_compile_it_once():
     assert [made["sum"][0, 0] for made in found] == [3 + i for i in range(6)]
 
 
+def test_a_forked_process_is_refused_and_does_not_wait_for_ever(monkeypatch):
+    runner, x = BatchRunner(4), np.ones((4, 2), np.float32)
+    monkeypatch.setattr(batched.os, "getpid", lambda: -1)
+    with pytest.raises(InputError, match="in the process that loaded it, .* by multiprocessing's"):
+        runner(scaled, WEIGHTS, x, np.zeros(4, np.float32))
+
+
 def test_threads_that_ask_for_one_new_thing_make_it_once():
     made = []
     get = batched.once(lambda key: time.sleep(0.05) or made.append(key) or object())

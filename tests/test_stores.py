@@ -62,6 +62,14 @@ def test_a_url_stays_one_even_after_pathlib():
     assert not stores.same("gs://bucket/run", "bucket/run")
 
 
+def test_links_that_form_a_loop_are_a_path_as_any_other(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").symlink_to(tmp_path)
+    assert stores.real(tmp_path / "a" / "x").name == "x" and stores.same(tmp_path, tmp_path / "c")
+    assert not stores.same(tmp_path / "a", tmp_path)
+
+
 def test_what_is_no_bucket_is_refused_and_makes_no_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="expected a local path, or gs://BUCKET"):

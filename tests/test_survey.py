@@ -143,6 +143,10 @@ def test_too_few_and_too_many_broken_images_are_refused_in_a_line(tmp_path):
     files = {f"{k}.png": picture(k)[: 60 if k < 3 else None] for k in range(4)}
     with pytest.raises(InputError, match=r"3 of 4 images are broken, .*max_bad = 0.5: 0.png \("):
         survey(filled(tmp_path / "bad", files))
+    told, files = [], {f"{k}.png": picture(k)[: 60 if k < 5 else None] for k in range(6)}
+    with pytest.raises(InputError, match=r"5 of 6 images are broken, .*; and 2 more; repair"):
+        survey(filled(tmp_path / "more", files), told.append)
+    assert [line[:14] for line in told] == [f"broken: {k}.png "[:14] for k in range(5)]
     broken = filled(tmp_path / "all", {f"{k}.png": picture(k)[:60] for k in range(3)})
     with pytest.raises(InputError, match=r"^all 3 images are broken: 0.png .* of whole images$"):
         survey(dataclasses.replace(broken, max_bad=1.0))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from evqgan.benchmark.sampler_scan import Measured, Setting
-from evqgan.core import build, files, progress, signals
+from evqgan.core import build, files, progress, signals, stores
 from evqgan.core.errors import InputError
 from evqgan.evals.against_real import AgainstReal
 from evqgan.inference.model import Model
@@ -43,7 +43,7 @@ class Measurements:
         self.num, self.seeds, self.file = num, seeds, file
         self.total = most * seeds
         self.protocol = {
-            "workdir": model.workdir.resolve().as_posix(),
+            "workdir": stores.real(model.workdir).as_posix(),
             "step": model.step,
             "num": num,
             "batch_size": model.runner.batch_size,

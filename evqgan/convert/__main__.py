@@ -56,7 +56,7 @@ from evqgan.convert.download import File
 from evqgan.convert.mapping import to_ours
 from evqgan.convert.packages import PACKAGES, Package
 from evqgan.convert.systems import LICENCES, Given
-from evqgan.core import cli, replacing, signals, weights
+from evqgan.core import cli, replacing, signals, stores, weights
 from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, PATH, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import read_file
@@ -151,7 +151,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
         raise InputError(f"expected one DEST, got {' '.join(paths)}")
     dest = pathlib.Path(paths[0] if paths else weights.folder()).expanduser()
     dest = dest if dest.suffix == ".safetensors" else weights.path(dest, system)
-    if isinstance(source, pathlib.Path) and source.resolve() == dest.resolve():
+    if isinstance(source, pathlib.Path) and stores.real(source) == stores.real(dest):
         raise InputError(f"{source} would be written over itself: give another DEST")
     if dest != weights.path(dest.parent, system):  # whose name says that it is ours
         replacing.begin(dest, system, "DEST")

@@ -112,7 +112,7 @@ def results(workdir: str | os.PathLike[str]) -> pathlib.Path:
         return "workdirs" / folder.relative_to(public.home())
     if not is_one(folder):
         return stores.path(workdir)
-    name = folder.name if stores.is_remote(folder) else folder.resolve().name
+    name = folder.name if stores.is_remote(folder) else stores.real(folder).name
     return pathlib.Path("workdirs", name)
 
 

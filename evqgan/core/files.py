@@ -236,7 +236,7 @@ def read_json(
 
 def check_elsewhere(folder: str | os.PathLike[str]) -> None:
     """Raise InputError for the current folder, in whose place no folder can be put as a whole."""
-    if pathlib.Path(folder).resolve() == pathlib.Path.cwd():
+    if stores.real(folder) == pathlib.Path.cwd():
         raise InputError(f"{folder} is the current folder: give the name of a new one")
 
 

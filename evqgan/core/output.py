@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from evqgan.core.errors import of_system
 
@@ -14,15 +14,30 @@ from evqgan.core.errors import of_system
 def begin() -> None:
     """Prepare what a command line prints, and what Python prints for it.
 
+    Where an output is closed, as some daemons have it, what is printed there goes nowhere.
     A letter that an output cannot encode, as where it is ASCII, is printed as an escape sequence.
     A file that TensorStore could not write makes orbax end a save; other files of that save still
     tell its event loop, which has ended, and Python would print a traceback for each of these.
     """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _closed(number))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unless_of_an_ended_loop
+
+
+def _closed(number: int) -> TextIO:
+    """Return a stream that goes nowhere, in the place of the descriptor `number`, which is closed.
+
+    The next file that is opened would have that number, and what libraries print in it.
+    """
+    opened = os.open(os.devnull, os.O_RDWR)
+    while opened < number:  # takes the lower ones, which are free, too
+        opened = os.open(os.devnull, os.O_RDWR)
+    return open(opened, "r+" if number == 0 else "w", encoding="utf-8", closefd=False)
 
 
 def is_of_an_ended_loop(found: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -117,6 +118,16 @@ def save_png(
     info = png_records.chunk_of(record) if record else None
     with atomic(path) as file:
         picture.save(file, format="PNG", pnginfo=info)
+
+
+def is_whole(path: pathlib.Path) -> bool:
+    """Return whether a file is there and is a picture that can be decoded to its end."""
+    try:
+        with path.open("rb") as file, Image.open(file) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):  # all that Pillow raises for damage
+        return False
+    return True
 
 
 def _checked(image: ArrayLike) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from evqgan.core import config_files, exported, files
+from evqgan.core import config_files, exported, files, stores
 from evqgan.core.errors import InputError
 
 # How the run was begun, and what was proposed for a folder of images (`evqgan.own_images`).
@@ -60,8 +60,8 @@ class Command(NamedTuple):
 
 def ships(file: str) -> bool:
     """Return whether --config=`file` names a config of this package, whichever way."""
-    path = config_files.find(file.partition(":")[0]).resolve()
-    return path.is_relative_to((config_files.SHIPPED / "configs").resolve())
+    path = stores.real(config_files.find(file.partition(":")[0]))
+    return path.is_relative_to(stores.real(config_files.SHIPPED / "configs"))
 
 
 def save(workdir: pathlib.Path, command: Command) -> None:

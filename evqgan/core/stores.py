@@ -70,7 +70,7 @@ def absolute(where: Where) -> pathlib.Path:
     if is_remote(where):
         return path(where)
     found = pathlib.Path(where).absolute()
-    return pathlib.Path(os.path.realpath(found)) if ".." in found.parts else found
+    return real(found) if ".." in found.parts else found
 
 
 def beginning(where: Where) -> str:
@@ -84,11 +84,19 @@ def beginning(where: Where) -> str:
     return f" {here} (a run goes on in the folder where it was started)"
 
 
+def real(where: str | os.PathLike[str]) -> pathlib.Path:
+    """Return a local path, absolute and without links. Where links form a loop it keeps them.
+
+    `Path.resolve` raises RuntimeError there before Python 3.13, which nobody expects of a path.
+    """
+    return pathlib.Path(os.path.realpath(where))
+
+
 def same(one: Where, other: Where) -> bool:
     """Return whether two paths are the same place."""
     if is_remote(one) or is_remote(other):
         return is_remote(one) and is_remote(other) and path(one) == path(other)
-    return pathlib.Path(one).resolve() == pathlib.Path(other).resolve()
+    return real(one) == real(other)
 
 
 def local(where: Where, what: str, instead: str) -> pathlib.Path:

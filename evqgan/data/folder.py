@@ -127,7 +127,7 @@ def check_apart(
     """
     if not folder or stores.is_remote(place):
         return
-    inner, images = (pathlib.Path(path).expanduser().resolve() for path in (place, folder))
+    inner, images = (stores.real(pathlib.Path(path).expanduser()) for path in (place, folder))
     if inner.is_relative_to(images):
         raise InputError(
             f"{what} {place} lies in the folder of images {folder}, where its pictures would be "

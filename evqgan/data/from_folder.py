@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from evqgan.core import cli, signals
+from evqgan.core import cli, signals, stores
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag
 from evqgan.core.errors import InputError
 from evqgan.data.from_tfrecord import Damage, end, is_there, two_folders
@@ -51,7 +51,7 @@ def run(argv: list[str]) -> None:
 
     written.check_name(values.name)
     folder, splits = written.place(dest, values.name), ["train"] if values.sorted else [*SPLITS]
-    inside = pathlib.Path(dest).expanduser().resolve().is_relative_to(source.resolve())
+    inside = stores.real(pathlib.Path(dest).expanduser()).is_relative_to(stores.real(source))
     if inside:
         raise InputError(f"{dest} is inside of {source}, whose images are read: give another DEST")
     damaged = Damage(skip=True)
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> None:
                     yield path, part[i]["image"], part.labels[i]
 
         number = sum(path not in found.broken for part in parts.values() for path in part.paths)
-        text = f"Images of the folder {source.resolve().name}."
+        text = f"Images of the folder {stores.real(source).name}."
         given = {split: examples(part) for split, part in parts.items()}
         written.write(dest, values.name, given, whole.class_names, number, text, origin)
     end(folder, damaged, written.usage(dest, values.name, splits))

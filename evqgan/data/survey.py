@@ -132,7 +132,8 @@ class Survey:
 def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> Survey:
     """Look through the folder of a data set.
 
-    log: takes lines that say how far it is, after some seconds, and how long the rest takes.
+    log: takes lines that say how far it is, after some seconds, and how long the rest takes; and
+      before a refusal one for each broken image.
 
     Raises InputError for a folder that training refuses: of fewer than two images, or with more
     broken ones in all, to train on or held out than dataset.max_bad.
@@ -155,7 +156,7 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
     broken = {path: x.fault for path, x in zip(paths, looks, strict=True) if x.fault}
     parts = {"images": paths, "images to train on": train.paths, "held-out images": held.paths}
     for what, part in parts.items():
-        _check_broken(broken, part, dataset.max_bad, what)
+        _check_broken(broken, part, dataset.max_bad, what, log)
     sides = np.array([x.size for x in looks if not x.fault])
     shorter = np.percentile(sides.min(1), list(SHARES.values()), method="lower")
     copies = _copies(source.folder, paths, sizes)
@@ -267,14 +268,22 @@ def _digest(path: str) -> bytes:
 
 
 def _check_broken(
-    broken: dict[str, str], paths: Collection[str], max_bad: float, what: str
+    broken: dict[str, str],
+    paths: Collection[str],
+    max_bad: float,
+    what: str,
+    log: Callable[[str], None],
 ) -> None:
-    """Raise InputError for more broken images than a run forgives."""
+    """Raise InputError for more broken images than a run forgives; all are told before it."""
     broken, images = {x: broken[x] for x in sorted(paths) if x in broken}, len(paths)
     some = "; ".join(f"{path} ({why})" for path, why in itertools.islice(broken.items(), SOME))
+    if len(broken) > SOME:
+        some += f"; and {len(broken) - SOME:,} more"
     if len(broken) == images:
         raise InputError(f"all {images:,} {what} are broken: {some}; give a folder of whole images")
     if len(broken) > forgiven(images, max_bad):
+        for path, why in broken.items():
+            log(f"broken: {path} ({why})")
         raise InputError(
             f"{len(broken):,} of {images:,} {what} are broken, more than the share "
             f"config.dataset.max_bad = {max_bad:g}: {some}; repair or remove them, or raise "

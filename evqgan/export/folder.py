@@ -4,7 +4,7 @@ import pathlib
 import shutil
 
 import evqgan
-from evqgan.core import exported, exported_weights, files
+from evqgan.core import exported, exported_weights, files, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import say
 from evqgan.export import card, check, programs, sources
@@ -42,7 +42,7 @@ def write(
             files.save_json(part / exported.EVALUATION, found.evaluation)
         alone = written(part, part) if runs_alone else ""
         source = sources.UNKNOWN if found.is_converted else sources.source_of(found.config)
-        text = card.Card(dest.resolve().name, found, source, dtype, size, checked, alone).text()
+        text = card.Card(stores.real(dest).name, found, source, dtype, size, checked, alone).text()
         (part / exported.CARD).write_text(text, encoding="utf-8")
         (part / exported.LICENCE).write_text(card.licences(source, found.origin), encoding="utf-8")
     return size

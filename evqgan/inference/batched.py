@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,7 @@ class BatchRunner:
         self.tell: Callable = lambda line: None  # gets a line before anything compiles
         self._compiled: dict = {}  # the last KEPT
         self._compiles = threading.Lock()
+        self._process = os.getpid()
 
     def rows(self, number: int) -> int:
         """Return how many rows a batch has, over all devices, when `number` are asked for."""
@@ -115,6 +117,11 @@ class BatchRunner:
         rows: over all devices, if not `rows(number of rows)`.
         report: report(rows done, of how many, seconds) is called after each batch.
         """
+        if os.getpid() != self._process:  # XLA's threads are not there, and it would wait for ever
+            raise InputError(
+                "a model computes in the process that loaded it, and not in one that was forked "
+                "from it: begin others by multiprocessing's 'spawn', and load the model there"
+            )
         number, results = len(arrays[0]), []
         began = self.clock() if report else 0.0
         if not number:

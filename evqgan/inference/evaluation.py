@@ -102,7 +102,8 @@ def tasks_of(
 
     samples: the file of the last part's samples, which need not be there.
 
-    Raises InputError for data, weights or checkpoints that are not there.
+    Raises InputError for data, weights or checkpoints that are not there, and for a file of samples
+    that is none.
     """
     datasets = [data_of(part.config) for part in parts]
     tasks = []
@@ -114,6 +115,8 @@ def tasks_of(
         check_classes(part.config, dataset, measures)
         if measures:
             tasks.append(Task(part, dataset, evaluators, samples if compares else None))
+        if compares:
+            finished.read(samples)  # a damaged file is said before anything is measured
     for task in tasks:  # a generator may have begun and saved nothing yet
         if not exported.is_one(task.part.workdir):
             checkpoint.check_step(task.part.workdir, None)
@@ -136,7 +139,7 @@ def evaluate_part(task: Task, metrics: Sequence[str]) -> Iterator[tuple[Numbers,
         except InputError as error:
             if "samples" in metrics:
                 raise
-            print(f"no numbers of the samples in {task.samples}: {error}")
+            warn(f"no numbers of the samples in {task.samples}: {error}")
     yield from evaluate_model(model, task.evaluators, metrics)
 
 

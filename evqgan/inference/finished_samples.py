@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import npz, replacing, stores
+from evqgan.core import npz, pictures, replacing, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
 from evqgan.data.folder import EXTENSIONS
@@ -81,12 +81,14 @@ def missing(
         return f"the samples of step {there['step']:,} in {out} will be replaced"
     if stores.stamp(file).time < stores.stamp(weights).time:
         return f"{weights} is newer than the samples in {out}, which will be replaced"
-    wanted = ["grid.png", *(["steps.png"] if strip else [])]
-    if pngs:
-        wanted += [f"images/{i:05d}.png" for i in range(len(there["labels"]))]
-    absent = [name for name in wanted if not (out / name).is_file()]
+    shown = ["grid.png", *(["steps.png"] if strip else [])]
+    images = [f"images/{i:05d}.png" for i in range(len(there["labels"]) if pngs else 0)]
+    absent = [name for name in [*shown, *images] if not (out / name).is_file()]
     if absent:
         return f"{out / absent[0]} is not there yet"
+    damaged = [name for name in shown if not pictures.is_whole(out / name)]
+    if damaged:
+        return f"{out / damaged[0]} is damaged"
     # of a call that was stopped while it replaced samples
     return f"{out / 'candidates'} is left" if (out / "candidates").exists() else ""
 

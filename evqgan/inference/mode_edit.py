@@ -95,7 +95,7 @@ def edit(
 def check_apart(out: pathlib.Path, request: EditRequest) -> None:
     """Raise InputError for an image or mask that the edits would replace or remove."""
     for flag, file in (("--image", request.image), ("--mask", request.mask)):
-        path = pathlib.Path(file or ".").resolve()
+        path = stores.real(file or ".")
         written = RESULT.fullmatch(path.name) or path.name in (MASKED, STRIP)
         if written and stores.same(path.parent, out):
             raise InputError(

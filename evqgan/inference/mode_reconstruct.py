@@ -172,9 +172,9 @@ def check_apart(
     """Raise InputError where a reconstruction would replace one of the pictures to be read."""
     if stores.is_remote(out):
         return
-    sources = {path.resolve() for path in paths}
+    sources = {stores.real(path) for path in paths}
     for target in targets:
-        if (out / target).resolve() in sources:
+        if stores.real(out / target) in sources:
             raise InputError(
                 f"--out={out} would replace the picture {out / target} by its reconstruction: "
                 "give another folder"

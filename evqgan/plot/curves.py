@@ -50,7 +50,7 @@ def read(workdirs: Sequence[str]) -> list[Run]:
     Raises InputError for a workdir that has no file of numbers.
     """
     folders = [folder for workdir in workdirs for folder in parts_of(workdir)]
-    folders = list({folder.resolve(): folder for folder in folders}.values())
+    folders = list({stores.real(folder): folder for folder in folders}.values())
     return [run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
 
 
@@ -70,7 +70,7 @@ def names(folders: Sequence[pathlib.Path]) -> list[str]:
 
     A part of a quickstart's has the name of the workdir, too.
     """
-    paths = [folder.resolve().parts for folder in folders]
+    paths = [stores.real(folder).parts for folder in folders]
     for length in range(1, max(map(len, paths), default=0) + 1):
         ends = ["/".join(p[-length - (p[-1] in exported.PARTS) :]) for p in paths]
         if len({*ends}) == len(ends):

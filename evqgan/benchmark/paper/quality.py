@@ -16,7 +16,7 @@ import numpy as np
 from evqgan.benchmark import real_images, runs
 from evqgan.benchmark.paper import choosing
 from evqgan.benchmark.paper.beside import card_of
-from evqgan.core import build, progress, weights
+from evqgan.core import build, progress, stores, weights
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
@@ -63,7 +63,7 @@ def check_names(texts: Iterable[str]) -> None:
     paths: dict[str, str] = {}
     for name, path in map(named, texts):
         other = paths.setdefault(name, path)
-        if pathlib.Path(other).resolve() != pathlib.Path(path).resolve():
+        if stores.real(other) != stores.real(path):
             raise InputError(
                 f"--workdir: {other} and {path} are both called {name}: give each a name of its "
                 "own, as --workdir=NAME=PATH"
