@@ -266,7 +266,7 @@ def config_of(flags: Any) -> ConfigDict:
                 f"that which both stages in {place} were begun with, and its keys, as there is no "
                 f"{quickstart_record.FILE} that says them"
             )
-        raise InputError(f"--config=FILE is needed to train: {which}")
+        raise InputError(f"--config=FILE is needed to train, or to compile it: {which}")
     if not flags.workdir:
         raise InputError(f"--workdir=DIR is needed to {flags.mode}: the workdir of a training run")
     if flags.mode == "encode":

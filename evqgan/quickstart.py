@@ -119,15 +119,15 @@ def keys(stage: str, tokenizer: dict, generator: dict, samples: Positive) -> Non
 
 def check_all(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Raise InputError for what is wrong with either stage, or with what has begun already."""
-    check(config)
+    stages = stages_of(config)
     check_tokenizer_stays(config, workdir)
+    for part, (of_stage, model) in stages.items():
+        with said_of(part):
+            check_evaluators(of_stage, model)
 
 
-def check(config: ConfigDict) -> None:
-    """Raise InputError for what is wrong with either stage, before the first one trains.
-
-    That is a wrong key, and an evaluator that lacks its weights, its reference or its images.
-    """
+def stages_of(config: ConfigDict) -> dict[str, tuple[ConfigDict, Any]]:
+    """Return {part: its config and its model}; InputError for a wrong key. No data are read."""
     build.check(keys, build.plain(config), "config")
     second = config.generator.copy_and_resolve_references()
     for key in ("weights", "model"):
@@ -142,10 +142,10 @@ def check(config: ConfigDict) -> None:
         first_stage = stage1.make(config.tokenizer)
     with said_of("generator"):
         second_stage = stage2.make(second)
-    with said_of("tokenizer"):
-        check_evaluators(config.tokenizer, first_stage.model)
-    with said_of("generator"):
-        check_evaluators(second, second_stage.model)
+    return {
+        "tokenizer": (config.tokenizer, first_stage.model),
+        "generator": (second, second_stage.model),
+    }
 
 
 @contextlib.contextmanager

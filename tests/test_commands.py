@@ -283,7 +283,8 @@ def test_a_place_that_takes_no_results_is_told_before_any_are_made(
         "edit": lambda: edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"]),
         "evaluate": lambda: evaluation.evaluate(config, workdir, out, []),
     }
-    with pytest.raises(InputError, match="cannot write .*file: .*; give another folder"):
+    advice = "give another folder" + (" by --out$" if mode == "evaluate" else "")
+    with pytest.raises(InputError, match=f"cannot write .*file: .*; {advice}"):
         use[mode]()
 
 

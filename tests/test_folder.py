@@ -53,8 +53,10 @@ def test_classes_are_sub_folders_by_name(tmp_path):
 def test_a_name_that_cannot_be_written_is_refused(name):
     """As those of an old archive, in Latin-1; not every system has such names itself."""
     check_names("there", ["klasse/ä b.png", "9.41\u202fAM.png", "\U0001f469\u200d\U0001f680.png"])
-    with pytest.raises(InputError, match=r"'there' holds '.*', a name .*: rename it$"):
+    with pytest.raises(InputError, match=r"'there' holds '.*', a name .*line: rename what has"):
         check_names("there", [os.fsdecode(name)])
+    with pytest.raises(InputError, match="a name .* of a line, and 1 more: rename what has one$"):
+        check_names("there", ["a.png", os.fsdecode(name), "a\nb.png"])
 
 
 def test_a_flat_folder_has_no_classes_and_only_images_count(tmp_path):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import types
 
-from evqgan.core import output
+from evqgan.core import cli, output
 
 
 def test_letters_that_an_output_lacks_are_escaped(tmp_path):
@@ -39,6 +39,16 @@ def test_where_outputs_are_closed_all_goes_nowhere_and_no_file_gets_it(tmp_path)
     closed = f"exec {shlex.join(run)} <&- >&- 2>&-"
     found = subprocess.run(["bash", "-c", closed], cwd=pathlib.Path(__file__).parent.parent)
     assert found.returncode == 0 and (tmp_path / "file").read_text() == "0"
+
+
+def test_a_folder_that_is_gone_is_named_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    error = FileNotFoundError(2, "No such file or directory")
+    assert cli.report(error, debug=False) == 2 and "given" not in capsys.readouterr().err
+    (tmp_path / "gone").rmdir()
+    assert cli.report(error, debug=False) == 2
+    assert "the folder where this command was given is there no more" in capsys.readouterr().err
 
 
 def unraisable(error):

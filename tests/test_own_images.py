@@ -117,7 +117,7 @@ def test_a_folder_alone_makes_both_stages(completed, tmp_path, capsys, pictures)
         "image is seen",
     ):
         assert words in said, words
-    quickstart.check(config)  # nothing is open any more
+    quickstart.check_all(config, tmp_path / "new")  # nothing is open any more
     for part in own.PARTS:
         assert build.plain(config[part].dataset) == {"size": 64, "folder": str(pictures)}
     assert json.loads((tmp_path / "run" / "survey.json").read_text())["images"] == 16

@@ -86,7 +86,8 @@ def test_what_is_no_evaluation_is_refused_before_anything_trains(tmp_path, monke
         quickstart.run(load("quickstart", "tiny"), tmp_path)
 
 
-def test_a_tokenizer_stays_as_its_generator_knows_it(workdir):
+def test_a_tokenizer_stays_as_its_generator_knows_it(workdir, monkeypatch):
+    monkeypatch.setattr(quickstart.pipeline, "prepare", None)  # no data are made before that
     config = load("quickstart", "tiny")
     config.tokenizer.duration = "1000 steps"
     with pytest.raises(

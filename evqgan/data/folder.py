@@ -107,12 +107,12 @@ def check_names(folder: str, paths: Iterable[str]) -> None:
 
     A name that is not UTF-8, as of an old archive, comes from the system with stand-ins.
     """
-    for path in paths:
-        if UNWRITABLE.search(path):
-            raise InputError(
-                f"the folder {folder!r} holds {path!a}, a name with bytes that are not UTF-8 "
-                "or with a control character, such as the end of a line: rename it"
-            )
+    if wrong := [path for path in paths if UNWRITABLE.search(path)]:
+        more = f", and {len(wrong) - 1:,} more" if wrong[1:] else ""
+        raise InputError(
+            f"the folder {folder!r} holds {wrong[0]!a}, a name with bytes that are not UTF-8 or "
+            f"with a control character, such as the end of a line{more}: rename what has one"
+        )
 
 
 def check_apart(

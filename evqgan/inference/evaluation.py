@@ -62,7 +62,7 @@ def evaluate(
     check_metrics(metrics, parts, samples)
     with processes.together():
         if chief:
-            files.tried(file.parent)
+            tried(file.parent)
     found: Evaluation = {"numbers": {}, "protocols": {}}
     if file.is_file():
         earlier = read_evaluation(file)  # which is refused if it is another file
@@ -79,6 +79,14 @@ def evaluate(
         show(found, measured, before)
         print(f"these numbers, and how each was measured, are in {file}", flush=True)
     return found
+
+
+def tried(folder: pathlib.Path) -> None:
+    """Raise InputError for a folder that cannot be written; numbers may be written to another."""
+    try:
+        files.tried(folder)
+    except InputError as error:
+        raise InputError(f"{error} by --out") from error
 
 
 @dataclasses.dataclass(frozen=True)
