@@ -3,7 +3,7 @@
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import os
 import pathlib
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def program() -> None:
     """Run the command line, and end the process with its exit code."""
+    startup.begin()
     sys.exit(signals.leave(main()))
 
 

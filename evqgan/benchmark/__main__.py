@@ -22,7 +22,7 @@ Prints a table, and where rows have cards, what they were measured on; --json wr
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import shlex
 import sys

@@ -32,7 +32,7 @@ error names the one that is needed.
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import pathlib
 import sys

@@ -10,7 +10,7 @@ appears when it is whole. The files themselves are copied, not encoded anew.
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import pathlib
 import sys

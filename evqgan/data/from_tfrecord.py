@@ -21,7 +21,7 @@ unless --skip_damaged leaves such records out.
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import pathlib
 import sys

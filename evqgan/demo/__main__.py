@@ -15,7 +15,7 @@ Nobody but this machine reaches it unless --host is given. It has no login and n
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import importlib.util
 import sys

@@ -17,7 +17,7 @@ trained, downloaded or prepared.
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
     startup.check_packages()
 
 import importlib

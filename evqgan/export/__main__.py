@@ -30,7 +30,7 @@ is made with it goes to workdirs/NAME.
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import pathlib
 import shlex

@@ -14,7 +14,7 @@ around it and the global tokens, and which of these sees which.
 from evqgan.core import startup
 
 if __name__ == "__main__":
-    startup.end_in_a_line()
+    startup.begin()
 
 import pathlib
 import sys
