@@ -85,4 +85,5 @@ def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path |
     edit = f"--mode=edit --workdir={place} --image=PICTURE {where}{label}"
     measured = out or exported.is_one(exported.find(workdir))  # whose data may not be here
     numbers = "" if measured else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"
-    return f"see {there / 'grid.png'}{numbers}; edits: {PROGRAM} {edit}"
+    grid = shlex.quote(str(there / "grid.png"))
+    return f"see {grid}{numbers}; edits: {PROGRAM} {edit}"

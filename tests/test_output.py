@@ -48,7 +48,7 @@ def test_a_folder_that_is_gone_is_named_so(tmp_path, monkeypatch, capsys):
     assert cli.report(error, debug=False) == 2 and "given" not in capsys.readouterr().err
     (tmp_path / "gone").rmdir()
     assert cli.report(error, debug=False) == 2
-    assert "the folder where this command was given is there no more" in capsys.readouterr().err
+    assert "the folder where this command was given no longer exists" in capsys.readouterr().err
 
 
 def unraisable(error):

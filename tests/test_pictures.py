@@ -74,6 +74,20 @@ def test_labels_are_equally_high_and_as_wide_as_told():
     assert pictures.label(image, "a long name").shape[1] == pictures.width_of("a long name") > 7
 
 
+def test_a_whole_picture_is_told_from_a_damaged_one(tmp_path, monkeypatch):
+    file = tmp_path / "a.png"
+    assert not pictures.is_whole(file)
+    pictures.save_png(file, some(1)[0], {"mode": "sample"})
+    whole = file.read_bytes()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # a large one of ours is no bomb
+    assert pictures.is_whole(file)
+    changed = bytearray(whole)
+    changed[-20] ^= 1
+    for damaged in (b"", whole[:20], whole[: len(whole) // 2], whole[:-8], bytes(changed)):
+        file.write_bytes(damaged)
+        assert not pictures.is_whole(file)
+
+
 def test_a_saved_picture_comes_back(tmp_path):
     image = some(1)[0]
     pictures.save_png(tmp_path / "samples" / "x.png", image)

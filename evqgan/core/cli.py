@@ -240,7 +240,7 @@ def report(error: Exception, debug: bool) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{of_system(error)}: {error.filename!r}"
     elif isinstance(error, FileNotFoundError) and not here():
-        reason = "the folder where this command was given is there no more: change to another one"
+        reason = "the folder where this command was given no longer exists: change to another one"
     if "jax" in sys.modules:
         from evqgan.core import cluster
 

@@ -37,7 +37,7 @@ def _closed(number: int) -> TextIO:
     opened = os.open(os.devnull, os.O_RDWR)
     while opened < number:  # takes the lower ones, which are free, too
         opened = os.open(os.devnull, os.O_RDWR)
-    return open(opened, "r+" if number == 0 else "w", encoding="utf-8", closefd=False)
+    return open(opened, "w" if number else "r", encoding="utf-8", closefd=False)
 
 
 def is_of_an_ended_loop(found: Any) -> bool:
