@@ -241,7 +241,7 @@ def lint_and_tests(machine):
 )
 def test_test_runs_lint_and_tests(machine, flags, given):
     assert machine.run("launch/test.sh", *flags).returncode == 0
-    assert lint_and_tests(machine) == [*LINT, f"-m pytest -n 2 --dist loadfile {given}"]
+    assert lint_and_tests(machine) == [*LINT, f"-m pytest -n 2 --dist loadfile --no-loadscope-reorder {given}"]
     assert "requirements-test.txt" in machine.installs()[0]
     machine.run("launch/local.sh")
     assert machine.installs() == []  # the test environment serves the main job too
@@ -252,7 +252,7 @@ def test_test_runs_lint_and_tests(machine, flags, given):
 )
 def test_test_fails_when_lint_or_tests_fail(machine, fails, code):
     assert machine.run("launch/test.sh", FAILS=fails).returncode == code
-    assert lint_and_tests(machine) == [*LINT, "-m pytest -n 2 --dist loadfile -m not slow"]
+    assert lint_and_tests(machine) == [*LINT, "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not slow"]
 
 
 def test_ci_makes_an_environment_of_its_own(machine):
@@ -260,7 +260,7 @@ def test_ci_makes_an_environment_of_its_own(machine):
     done = machine.run(".ci/run", TMPDIR=str(machine.place / "tmp"), FAILS="-m pytest")
     assert (
         done.returncode == 3
-        and lint_and_tests(machine)[-1] == "-m pytest -n 2 --dist loadfile -m not slow"
+        and lint_and_tests(machine)[-1] == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not slow"
     )
     assert machine.calls()[0].startswith(f"-m venv {machine.place / 'tmp'}")
     assert not (machine.repository / ".venv").exists() and os.listdir(machine.place / "tmp") == []

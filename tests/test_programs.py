@@ -12,6 +12,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import large_weights
 import numpy as np
 import pytest
 import test_export
@@ -90,7 +91,7 @@ def test_a_seed_is_numpys(seed):
 def test_samples_of_every_generator_are_the_librarys(form):
     model, settings = small.generator(form), None
     settings = model.settings({"steps": 3} if "steps" in small.names_of(model) else {})
-    state = small.moved(model.shapes())
+    state = large_weights.drawn(model.shapes())
     found, arrays = written(model, state, settings)
     assert set(found) == set(exported.PROGRAMS)
     assert all(one.platforms == programs.PLATFORMS for one in found.values())
@@ -131,7 +132,7 @@ WAYS = [
 )
 def test_every_way_of_sampling_can_be_exported(form, keys, sampler):
     model = small.generator(form, **keys)
-    settings, state = model.settings(sampler), small.moved(model.shapes())
+    settings, state = model.settings(sampler), large_weights.drawn(model.shapes())
     assert set(written(model, state, settings)[0]) == set(exported.PROGRAMS)
 
 
@@ -150,7 +151,7 @@ def tokenizer(coder, quantizer):
 @pytest.mark.parametrize("coder, quantizer", PAIRS)
 def test_reconstructions_of_every_tokenizer_are_the_librarys(coder, quantizer):
     model = tokenizer(coder, quantizer)
-    state = small.moved(model.shapes())
+    state = large_weights.drawn(model.shapes())
     weights = {"params": state["ema"], "codebook": state["codebook"]}
     found, arrays = written(model, state)
     assert set(found) == {exported.RECONSTRUCT, exported.DECODE}
