@@ -19,6 +19,7 @@ from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, parse
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / ".ci" / "run"])
 PATH = "/usr/bin:/bin"  # neither gcloud nor srun
+PYTEST = "-m pytest -n 2 --dist loadfile --no-loadscope-reorder"
 LINT = ["-m ruff check", "-m ruff format --check --quiet", "-m mypy"]
 
 
@@ -241,7 +242,7 @@ def lint_and_tests(machine):
 )
 def test_test_runs_lint_and_tests(machine, flags, given):
     assert machine.run("launch/test.sh", *flags).returncode == 0
-    assert lint_and_tests(machine) == [*LINT, f"-m pytest -n 2 --dist loadfile --no-loadscope-reorder {given}"]
+    assert lint_and_tests(machine) == [*LINT, f"{PYTEST} {given}"]
     assert "requirements-test.txt" in machine.installs()[0]
     machine.run("launch/local.sh")
     assert machine.installs() == []  # the test environment serves the main job too
@@ -252,16 +253,13 @@ def test_test_runs_lint_and_tests(machine, flags, given):
 )
 def test_test_fails_when_lint_or_tests_fail(machine, fails, code):
     assert machine.run("launch/test.sh", FAILS=fails).returncode == code
-    assert lint_and_tests(machine) == [*LINT, "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not slow"]
+    assert lint_and_tests(machine) == [*LINT, f"{PYTEST} -m not slow"]
 
 
 def test_ci_makes_an_environment_of_its_own(machine):
     (machine.place / "tmp").mkdir()
     done = machine.run(".ci/run", TMPDIR=str(machine.place / "tmp"), FAILS="-m pytest")
-    assert (
-        done.returncode == 3
-        and lint_and_tests(machine)[-1] == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not slow"
-    )
+    assert done.returncode == 3 and lint_and_tests(machine)[-1] == f"{PYTEST} -m not slow"
     assert machine.calls()[0].startswith(f"-m venv {machine.place / 'tmp'}")
     assert not (machine.repository / ".venv").exists() and os.listdir(machine.place / "tmp") == []
 
