@@ -22,7 +22,7 @@ from evqgan.convert import packages
 from evqgan.core import weights
 
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
-    # Half of what is left of compiling goes into one LLVM module for each thread, which is more
+    # A third of what is left of compiling goes into one LLVM module for each thread, which is more
     # work in all, and into XLA's checks of itself between its passes.
     flags = ["--xla_cpu_parallel_codegen_split_count=1", "--xla_disable_hlo_passes=hlo-verifier"]
     if jax.__version_info__ < (0, 12):
