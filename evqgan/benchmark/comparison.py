@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from evqgan.benchmark import comparison_tokenizers, real_images, runs, samplers
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.core import build, compilation_cache, files, mesh, progress, signals
+from evqgan.core import build, compilation_cache, files, mesh, progress
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
@@ -63,30 +63,23 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each system, and one of real images."""
     config, names = chosen(given)
-    part, parts = runs.split(given.part)
+    runs.split(given.part)  # a wrong one is refused before anything is read
     features = runs.features_of(given)
     compilation_cache.enable()  # they are the same for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "real": config.real.to_dict()}
     how |= {"features": features.card(), "scan": given.scan or None}
-    found: dict[str, list[Any]] = {name: [] for name in names}
     # A tokenizer that several systems share is trained by whoever comes first: they are one part.
     owners = {name: config.systems[name].get("tokenizer_of", name) for name in names}
-    trials = [(name, seed) for seed in range(given.seeds) for name in names]
-    groups = list(dict.fromkeys((owners[name], seed) for name, seed in trials))
-    for number, (name, seed) in enumerate(trials):
-        signals.note_done(f"{number} of {progress.counted(len(trials), 'run')} in {out}")
-        file = out / f"{name}_{seed}" / "numbers.json"
-        if groups.index((owners[name], seed)) % parts == part - 1:
-            system = config.systems[name]
-            found[name].append(finished(system, out, name, seed, how, features))
-        elif numbers := runs.known(file, **how):
-            found[name].append(numbers)  # another process's
-    found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
-    if not found:
-        raise InputError(f"--part={given.part} of {len(trials)} runs is none")
-    signals.note_done(f"all of {progress.counted(len(trials), 'run')} in {out}")
+
+    def do(name: str, seed: int) -> dict[str, Any]:
+        return finished(config.systems[name], out, name, seed, how, features)
+
+    def done(name: str, seed: int) -> dict[str, Any] | None:
+        return runs.known(out / f"{name}_{seed}" / "numbers.json", **how)
+
+    found = runs.each(names, given, do, done, owners)
     picture(config, out, list(found))
     complete = all(len(of_seeds) == given.seeds for of_seeds in found.values())
     times: dict[str, dict[str, float]] = {name: {} for name in found}

@@ -1,17 +1,17 @@
 """What benchmarks share: flags, configs, parts of the work, and rows of many runs."""
 
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import files, pictures
+from evqgan.core import files, pictures, progress, signals
 from evqgan.core.cli import PATH, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
-from evqgan.core.progress import Progress
 from evqgan.evals.against_real import Colours, Features
 from evqgan.features.extractor import Extractor
 from evqgan.inference.model import Model
@@ -53,6 +53,39 @@ def known(file: pathlib.Path, **made: Any) -> dict[str, Any] | None:
     numbers = read(file)
     alike = made == {key: numbers.get(key) for key in made}
     return numbers if alike and numbers.get("card") else None
+
+
+def each(
+    names: Sequence[str],
+    given: Any,
+    do: Callable[[str, int], dict[str, Any]],
+    done: Callable[[str, int], dict[str, Any] | None],
+    owners: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, list[dict[str, Any]]]:
+    """Return {name: the numbers of its runs}, of all --seeds; names without a run are left out.
+
+    Runs that are of this --part are done, of others the numbers are taken that there are. What
+    belongs to one owner and seed is in one part.
+
+    given: the flags OUT, SEEDS and PART.
+    do, done: of a name and a seed, return the numbers: make them, or take them where another
+      process has.
+    owners: of names that need something of another one's, whose it is.
+    """
+    part, parts = split(given.part)
+    trials = [(name, seed) for seed in range(given.seeds) for name in names]
+    groups = list(dict.fromkeys((owners.get(name, name), seed) for name, seed in trials))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, (name, seed) in enumerate(trials):
+        signals.note_done(f"{number} of {progress.counted(len(trials), 'run')} in {given.out}")
+        is_ours = groups.index((owners.get(name, name), seed)) % parts == part - 1
+        numbers = (do if is_ours else done)(name, seed)
+        if numbers:
+            found.setdefault(name, []).append(numbers)
+    if not found:
+        raise InputError(f"--part={given.part} of {len(trials)} runs is none")
+    signals.note_done(f"all of {progress.counted(len(trials), 'run')} in {given.out}")
+    return {name: found[name] for name in names if name in found}
 
 
 def config_with_data(file: str, overrides: Sequence[str]) -> ConfigDict:
@@ -117,9 +150,9 @@ def save_picture(file: pathlib.Path, lines: Mapping[str, Iterable[np.ndarray]]) 
     print(f"a row of samples of each: {file}")
 
 
-def sampling(model: Model) -> Progress:
+def sampling(model: Model) -> progress.Progress:
     """Return what prints how the sampling of a model goes on."""
-    return Progress("sample", every=SECONDS, compiling=lambda: model.runner.compiling)
+    return progress.Progress("sample", every=SECONDS, compiling=lambda: model.runner.compiling)
 
 
 def features_of(given: Any) -> Features:

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import real_images, runs
-from evqgan.core import build, compilation_cache, files, metric_lines, npz, progress, signals
+from evqgan.core import build, compilation_cache, files, metric_lines, npz, progress
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -76,27 +76,22 @@ FLAGS = (
 
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each variant, and one of real images."""
-    names, (part, parts) = chosen(given.only), runs.split(given.part)
+    names = chosen(given.only)
+    runs.split(given.part)  # a wrong one is refused before anything is read
     config = read(given.config, overrides)
     features = runs.features_of(given)
     compilation_cache.enable()  # sampling is the same program for every seed
     out = pathlib.Path(given.out)
     # How a run has to be measured for its numbers to be taken.
     how = {"samples": given.samples, "views": given.views, "features": features.card()}
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    trials = [(name, seed) for seed in range(given.seeds) for name in names]
-    for i, (name, seed) in enumerate(trials):
-        signals.note_done(f"{i} of {progress.counted(len(trials), 'run')} in {out}")
-        workdir = workdir_of(out, name, seed)
-        file = workdir / "variant.json"
-        if i % parts == part - 1:
-            keys = changed(config, name, seed)
-            found[name].append(finished(keys, workdir, how, features))
-        elif numbers := runs.known(file, **how):  # another process's
-            found[name].append(numbers)
-    found = {name: of_seeds for name, of_seeds in found.items() if of_seeds}
-    if not found:
-        raise InputError(f"--part={given.part} of {len(trials)} runs is none")
+
+    def do(name: str, seed: int) -> dict[str, Any]:
+        return finished(changed(config, name, seed), workdir_of(out, name, seed), how, features)
+
+    def done(name: str, seed: int) -> dict[str, Any] | None:
+        return runs.known(workdir_of(out, name, seed) / "variant.json", **how)
+
+    found = runs.each(names, given, do, done)
     picture(config, out, list(found))
     seeds = "mean and standard deviation (_sd) over seeds"
     title = f"variants of {given.config}, {seeds}, {given.samples} samples"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
+from evqgan.core.mesh import platform
 
 STEM = 32  # channels; Tan and Le 2019, Table 1 (lite: the stem does not scale)
 EPSILON = 1e-3  # beside the variance; TensorFlow's EfficientNet
@@ -70,7 +71,7 @@ def depthwise(
     def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **keys)
 
-    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=direct)
+    return (shifted if platform() == "cpu" else direct)(x, kernel)
 
 
 class ConvNorm(nn.Module):

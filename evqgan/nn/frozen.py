@@ -1,5 +1,6 @@
 """A frozen network inside another module: its weights are loaded or drawn, and never trained."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,4 +25,13 @@ def inside(
         return network.init(module.make_rng("params"), jnp.zeros((1, *shape)))
 
     weights = jax.lax.stop_gradient(module.variable("frozen", name, init).value)
-    return lambda x: network.apply(weights, x)
+    return lambda x: applied(network, weights, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def applied(network: nn.Module, weights: Any, x: jax.Array) -> Any:
+    """Return what `network` makes of x.
+
+    A program that looks at several batches of one size traces the network once.
+    """
+    return network.apply(weights, x)
