@@ -91,6 +91,18 @@ def test_samples_in_pieces_have_the_same_numbers(sets):
             assert in_pieces[name] == pytest.approx(value, rel=1e-9)
 
 
+def test_shares_of_few_images_are_warned_of(sets):
+    real, held = (split_of(*some, []) for some in sets[:2])
+    against = AgainstReal(real, held, SIZE)
+    labels = np.concatenate([sets[2][1]] * 3)
+    lines = [x for x in against.warnings(120, labels) if "accuracy" in x]
+    assert lines == [
+        "heldout_accuracy: 30 held-out images are few, 100 would do: its standard error is up to "
+        "9 points"
+    ]
+    assert sum("accuracy" in line for line in against.warnings(40, sets[2][1])) == 2
+
+
 def test_without_images_in_memory_there_are_distances_alone(sets, monkeypatch):
     reads = []
     real, held = (split_of(*some, reads) for some in sets[:2])

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import shlex
+import socket
 import struct
 import threading
 import urllib.request
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 import evqgan
-from evqgan.core import pictures, png_records
+from evqgan.core import ending, pictures, png_records
 from evqgan.core.errors import InputError
 from evqgan.demo import __main__ as command_line
 from evqgan.demo import choices, filling, jobs, results, server, shell, studio, uploads
@@ -146,8 +147,9 @@ def test_what_a_browser_sends_is_checked(drawn, tmp_path):
     for preset in ("nothing", ["nothing"], None):
         with pytest.raises(InputError, match="no preset"):
             drawn.generate(0, 1, 0, preset=preset)
-    for key, value in (("temperature", -1), ("steps", 2.5), ("steps", "x"), ("top_p", 7)):
-        with pytest.raises(InputError):
+    wrong = (("temperature", -1), ("steps", 2.5), ("steps", "x"), ("top_p", 7), ("steps", 65))
+    for key, value in wrong:  # is told by the name of its field
+        with pytest.raises(InputError, match=f"^{choices.FIELDS[key][0]}: expect"):
             drawn.generate(0, 1, 0, values={key: value})
     assert len(drawn.reclass(image, hidden, list(range(9)), 0).images) == 9  # all there are
     for classes in ([], list(range(9)) * 2):
@@ -207,6 +209,12 @@ def test_uploads_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
     file = tmp_path / "picture.png"
     for width, height in ((60_000, 60_000), (8_192, 8_192)):
         file.write_bytes(png_header(width, height))
+        with pytest.raises(InputError, match="at most 33,554,432 pixels"):
+            uploads.read(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as the page has it, see `server.bound_pictures`
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", uploads.PIXELS)
+        file.write_bytes(png_header(8_256, 5_504))
         with pytest.raises(InputError, match="at most 33,554,432 pixels"):
             uploads.read(file)
     file.write_text("text")
@@ -312,7 +320,7 @@ def test_events_of_work_end_with_its_result_or_its_error():
         list(jobs.events(fails))
 
 
-def test_work_whose_visitor_has_left_does_not_begin():
+def test_work_whose_visitor_has_left_does_not_begin(monkeypatch):
     begins, ended = threading.Event(), threading.Event()
 
     def waits(tell):
@@ -320,6 +328,9 @@ def test_work_whose_visitor_has_left_does_not_begin():
         begins.wait(60)
         try:
             tell(jobs.Event(picture="seen by nobody"))  # a computation goes on to its end
+            beat = threading.Thread(target=tell, args=(jobs.Event(line="still at work"),))
+            beat.start()  # a heartbeat's, whom nobody hears: no error of its thread
+            beat.join()
             tell(jobs.Event(line="at work"))
         except jobs.Abandoned:
             ended.set()
@@ -328,8 +339,35 @@ def test_work_whose_visitor_has_left_does_not_begin():
     events = jobs.events(waits)
     assert next(events).line == "waiting"
     events.close()
+    failed = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
     begins.set()
     assert ended.wait(60)
+    assert [args.thread.name for args in failed] == []
+
+
+def test_an_address_that_is_not_of_this_machine_is_told_as_that(monkeypatch):
+    assert server.port_at("127.0.0.1", 0) > 0
+    message = "cannot listen at {}:7860: {}.*: give an address of this machine as --host, or leave"
+    with pytest.raises(InputError, match=message.format("192.0.2.1", "")):  # kept for examples
+        server.port_at("192.0.2.1", 7860)
+
+    def unknown(*given, **keys):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(InputError, match=message.format("nowhere", "Name or service not known")):
+        server.port_at("nowhere", 7860)
+
+
+def test_the_files_of_the_page_go_even_if_its_process_is_ended_at_work(drawn):
+    with studio.opened(drawn.model, "drawings") as made:
+        folder = made.files.folder
+        assert folder.is_dir()
+        ending.let_go()  # as the thread does that ends a process in the midst of a compilation
+        assert not folder.parent.exists()
+    with pytest.raises(OSError), ending.scratch(where=folder):
+        pass
 
 
 def test_without_gradio_a_line_says_how_to_install_it(monkeypatch, capsys):
@@ -380,8 +418,10 @@ def test_the_page_is_built_served_on_loopback_and_says_what_is_wrong(drawn, unbo
         with urllib.request.urlopen(address) as answer:
             policy, text = answer.headers["content-security-policy"], answer.read().decode()
         assert "default-src 'self'" in policy and "fonts.googleapis" not in text
-        with pytest.raises(InputError, match="give another --port"):
-            server.start(drawn, "127.0.0.1", int(address.rstrip("/").split(":")[-1]))
+        taken = int(address.rstrip("/").split(":")[-1])
+        with pytest.raises(InputError, match="somebody does already: give another --port"):
+            server.start(drawn, "127.0.0.1", taken)
+        assert command_line.main([f"--port={taken}", "--workdir=nowhere"]) == 2
     finally:
         page.close(verbose=False)
     assert not page.share and page.analytics_enabled is False

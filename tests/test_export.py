@@ -244,12 +244,16 @@ def test_a_tokenizer_is_found_where_it_was_moved_and_may_be_gone(place, tmp_path
     run = shutil.copytree(place / "run", tmp_path / "run")
     file = run / "generator" / "config.json"
     file.write_text(file.read_text().replace(str(workdirs.trained()), "/nowhere"))
-    assert gathered.gather(str(run)).traced  # beside the generator
+    steps = gathered.gather(str(run)).steps  # beside the generator
+    assert steps["tokenizer"] and steps["generator"]
     moved = (run / "tokenizer").rename(tmp_path / "moved")
-    assert gathered.gather(str(run / "generator"), str(moved)).traced
+    assert gathered.gather(str(run / "generator"), str(moved)).steps == steps
     assert export.main([str(run / "generator"), str(tmp_path / "out"), "--noprograms"]) == 0
     assert "how it was trained" in capsys.readouterr().out
     assert "how it was trained is not known" in (tmp_path / "out" / "README.md").read_text()
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["steps"] == {**steps, "tokenizer": None}
+    assert exported.step_of(tmp_path / "out", "tokenizer") == 0  # not known
     tokenizer, _ = main.config_files.of_tokenizer(tmp_path / "out")
     assert evqgan.load(tmp_path / "out", tokenizer).encode(IMAGES[:1]).shape == (1, 8, 8, 1)
     file = moved / "config.json"

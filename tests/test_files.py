@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from evqgan.core import files, npz, space
+from evqgan.core import ending, files, npz, space
 from evqgan.core.errors import InputError
 from evqgan.core.files import atomic, save_json
 
@@ -167,7 +167,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         raise KeyError
     with pytest.raises(KeyError), files.swapped(tmp_path / "here") as folder:
         (folder / "four").touch()
-        files.let_go()  # as in a process that a signal ends in the midst of a compilation
+        ending.let_go()  # as in a process that a signal ends in the midst of a compilation
         assert not folder.exists()
         raise KeyError
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [

@@ -59,6 +59,14 @@ def test_a_name_that_cannot_be_written_is_refused(name):
         check_names("there", ["a.png", os.fsdecode(name), "a\nb.png"])
 
 
+def test_of_names_that_are_refused_the_wrong_part_is_shown():
+    paths = [f"klässe/s ä\tb/{k}.png" for k in range(3)]
+    with pytest.raises(InputError, match=r"holds 'klässe/s ä\\tb', a name .* line: rename"):
+        check_names("there", paths)
+    with pytest.raises(InputError, match="'klässe/s .*, and 1 more: rename"):
+        check_names("there", [*paths, "x/a\x00.png"])
+
+
 def test_a_flat_folder_has_no_classes_and_only_images_count(tmp_path):
     folder = fill(
         tmp_path, "a.png", "b.JPG", "c.jpeg", "._a.png", ".hidden/d.png", "deep/down/e.webp"

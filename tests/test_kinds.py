@@ -24,7 +24,7 @@ FITS = [
     (kinds.Share, [0, 1, 0.5], [1.1, -0.1, NAN], "a number from 0 to 1"),
     (kinds.PartialShare, [0, 0.99], [1, 1.0], "a number from 0 to below 1"),
     (kinds.Above0, [1e-9], [0, -1, INF], "a number above 0"),
-    (kinds.Signed, [-1.5, 0], [NAN, INF], "a number"),
+    (kinds.Signed, [-1.5, 0, 3.4e38], [NAN, INF, 1e39, -1e308], "a number"),
     (
         kinds.Several,
         [(1,), (2, 2)],

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import types
 
-from evqgan.core import cli, output
+import pytest
+
+from evqgan.core import cli, files, output
+from evqgan.core.errors import InputError
 
 
 def test_letters_that_an_output_lacks_are_escaped(tmp_path):
@@ -49,6 +52,8 @@ def test_a_folder_that_is_gone_is_named_so(tmp_path, monkeypatch, capsys):
     (tmp_path / "gone").rmdir()
     assert cli.report(error, debug=False) == 2
     assert "the folder where this command was given no longer exists" in capsys.readouterr().err
+    with pytest.raises(InputError, match="the folder where .* no longer exists: change to another"):
+        files.tried("workdirs/quickstart")
 
 
 def unraisable(error):

@@ -321,6 +321,13 @@ def test_a_slip_is_told_before_anything_is_loaded(
     assert not said and not (tmp_path / "out").exists()
 
 
+def test_weights_that_are_missing_are_told_before_data_are_prepared(place, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation.pipeline, "open_split", None)
+    given = ["--mode=evaluate", f"--workdir={place}", f"{FID}.samples=9"]
+    code, said, errors = call(capsys, *given)
+    assert code == 2 and not said and "there are no weights of inception in" in errors[0]
+
+
 @pytest.mark.parametrize("gone", ["tokenizer", "generator"])
 def test_a_part_without_a_checkpoint_is_told_before_the_other_is_measured(
     tmp_path, capsys, monkeypatch, gone

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from evqgan.core import files, signals
+from evqgan.core import ending, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
 AGAIN = "stopped by SIGTERM; give the same command again"
@@ -107,7 +107,7 @@ def test_the_ends_of_the_body_are_as_ever():
     before = signal.getsignal(signal.SIGTERM)
     with signals.ending_in_order():
         assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before and not files._held
+    assert signal.getsignal(signal.SIGTERM) == before and not ending._clears
     for number in (signal.SIGINT, signal.SIGTERM):
         with pytest.raises(KeyboardInterrupt) as caught, signals.ending_in_order():
             os.kill(os.getpid(), number)

@@ -117,7 +117,7 @@ def test_a_rotated_image_counts_as_it_is_shown(tmp_path):
             "the sub-folders are no classes, .* 1 image beside them",
         ),
         (["a.png", "b.png"], None),
-        (["cat/a.png", "dog/b.png"], None),
+        ([f"{name}/{k}.png" for name in ("cat", "dog") for k in range(40)], None),
     ],
 )
 def test_a_folder_of_another_level_than_meant_is_noted(tmp_path, files, note):
@@ -133,7 +133,18 @@ def test_a_class_without_an_image_is_named(tmp_path):
     (tmp_path / "fish" / "notes.txt").touch()
     found = survey(dataset)
     assert found.classes == {"cat": 1, "dog": 1}
-    assert found.notes == ["there is no image in bird/, fish/: an empty sub-folder is no class"]
+    assert found.notes[0] == "there is no image in bird/, fish/: an empty sub-folder is no class"
+
+
+def test_a_class_of_which_no_image_is_held_out_or_to_train_on_is_named(tmp_path):
+    paths = [*(f"train/{name}/a.png" for name in ("cat", "dog", "emu")), "val/emu/b.png"]
+    notes = survey(filled(tmp_path, {path: picture(k) for k, path in enumerate(paths)})).notes
+    assert [note.split(";")[0] for note in notes] == ["of 2 classes no image is held out: cat, dog"]
+    images = {f"{i}/only.png": picture(i) for i in range(40)}  # one in ten is held out
+    notes = survey(filled(tmp_path / "single", images)).notes
+    numbers = [int(note.split()[1]) for note in notes]
+    assert ["to train on" in note for note in notes] == [True, False]
+    assert sum(numbers) == 40 and 0 < numbers[0] < 15
 
 
 def test_too_few_and_too_many_broken_images_are_refused_in_a_line(tmp_path):

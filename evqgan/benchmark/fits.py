@@ -11,12 +11,11 @@ import pathlib
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from evqgan.aot import report, topology
-from evqgan.core import files
+from evqgan.core import ending, files
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -168,8 +167,8 @@ def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
     overrides: its changes, as arguments.
     seconds: after which it is given up.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "rows.json"
+    with ending.scratch() as folder:
+        file = folder / "rows.json"
         command = [sys.executable, "-m", "evqgan.main", f"--config={asked.config}", *overrides]
         command += [f"--compile_only={asked.topology}", f"--mode={asked.mode}"]
         try:

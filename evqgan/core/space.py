@@ -12,7 +12,16 @@ from evqgan.core.errors import InputError, first_line, of_system, system_number
 GIB = 2**30
 SPACE = "free space there or give another folder"
 LIMIT = "raise the limit of this shell (ulimit -f) or give another folder"
+GONE = "the folder where this command was given no longer exists"
 ADVICE = {errno.ENOSPC: SPACE, errno.EDQUOT: SPACE, errno.EFBIG: LIMIT}
+
+
+def here() -> str:
+    """Return the current folder, "" if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def gib(size: float) -> str:
@@ -43,6 +52,8 @@ def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
     number = system_number(error)
     if not number and re.search(r"No space left|\d+ requested and \d+ written", str(error)):
         number = errno.ENOSPC
+    if number == errno.ENOENT and not here():
+        return f"{GONE}: change to another one"
     if number in ADVICE or (number and not isinstance(error, OSError)):
         return f"{os.strerror(number)}; {ADVICE.get(number, 'give another folder')}"
     reason = of_system(error) if isinstance(error, OSError) else first_line(error)

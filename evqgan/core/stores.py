@@ -14,11 +14,10 @@ import logging
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-from evqgan.core import bucket_retries
+from evqgan.core import bucket_retries, ending
 from evqgan.core.errors import InputError, first_line
 
 Where = str | os.PathLike[str]
@@ -177,9 +176,9 @@ def as_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     if not is_remote(folder):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="evqgan-") as copy:
-        yield pathlib.Path(copy)
-        for file in pathlib.Path(copy).rglob("*"):
+    with ending.scratch() as copy:
+        yield copy
+        for file in copy.rglob("*"):
             if file.is_file():
                 put(file, folder / file.relative_to(copy).as_posix())
 
@@ -208,8 +207,8 @@ def as_file(file: Where) -> Iterator[pathlib.Path]:
     if not is_remote(file):
         yield pathlib.Path(file)
         return
-    with tempfile.TemporaryDirectory(prefix="evqgan-") as folder:
-        copy = pathlib.Path(folder, path(file).name)
+    with ending.scratch() as folder:
+        copy = folder / path(file).name
         fetch(file, copy)
         yield copy
 

@@ -41,6 +41,7 @@ VALIDATION = ("validation", "val", "valid", "test")
 NAMED = 3  # ours: images that a message names
 # Of a name: control characters, ends of lines, and what stands for bytes that are not UTF-8.
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+UNWRITABLE_NAME = re.compile(rf"(?:[^/]*/)*?[^/]*?{UNWRITABLE.pattern}[^/]*")
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
 
 
@@ -107,10 +108,13 @@ def check_names(folder: str, paths: Iterable[str]) -> None:
 
     A name that is not UTF-8, as of an old archive, comes from the system with stand-ins.
     """
-    if wrong := [path for path in paths if UNWRITABLE.search(path)]:
+    # Up to the name that is wrong, which may be a sub-folder's.
+    wrong = list(dict.fromkeys(x[0] for path in paths if (x := UNWRITABLE_NAME.match(path))))
+    if wrong:
         more = f", and {len(wrong) - 1:,} more" if wrong[1:] else ""
+        shown = UNWRITABLE.sub(lambda found: ascii(found[0])[1:-1], wrong[0])
         raise InputError(
-            f"the folder {folder!r} holds {wrong[0]!a}, a name with bytes that are not UTF-8 or "
+            f"the folder {folder!r} holds '{shown}', a name with bytes that are not UTF-8 or "
             f"with a control character, such as the end of a line{more}: rename what has one"
         )
 

@@ -177,7 +177,7 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
         copies=copies,
         across=[sorted(group, key=lambda path: path in held_out) for group in both],
         ignored=dict(source.ignored),
-        notes=[*_of_empty(source), *_notes(source, paths)],
+        notes=[*_of_empty(source), *_of_lacking(train, held), *_notes(source, paths)],
     )
 
 
@@ -306,6 +306,22 @@ def _of_empty(source: Folder) -> list[str]:
     some = ", ".join(f"{name}/" for name in source.empty[:SOME])
     more = f" and {len(source.empty) - SOME:,} more" if len(source.empty) > SOME else ""
     return [f"there is no image in {some}{more}: an empty sub-folder is no class"]
+
+
+def _of_lacking(train: Folder, held: Folder) -> list[str]:
+    """Return a sentence on classes without an image to train on, and one on those not held out."""
+    notes = []
+    for part, lack in ((train, "to train on"), (held, "held out")):
+        counts = np.bincount(part.labels, minlength=len(part.class_names))
+        names = [name for i, name in enumerate(part.class_names) if not counts[i]]
+        if names and len(part):
+            some = ", ".join(names[:SOME])
+            more = f" and {len(names) - SOME:,} more" if len(names) > SOME else ""
+            notes.append(
+                f"of {counted(len(names), 'class')} no image is {lack}: {some}{more}; no number "
+                "can tell how well these do"
+            )
+    return notes
 
 
 def _notes(source: Folder, paths: Iterable[str]) -> list[str]:

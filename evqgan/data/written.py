@@ -5,13 +5,12 @@ import io
 import os
 import pathlib
 import shlex
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from evqgan.core import files
+from evqgan.core import ending, files
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
 from evqgan.data.named import INFO, clear, quiet
@@ -106,7 +105,7 @@ def write(
             description=f"{description} Made of {origin}.",
         )
         try:
-            with quiet(ours=True), tempfile.TemporaryDirectory() as unused:
+            with quiet(ours=True), ending.scratch() as unused:
                 builder.download_and_prepare(download_dir=unused, file_format="array_record")
         except InputError:
             raise

@@ -53,6 +53,7 @@ def run(argv: list[str]) -> None:
     from evqgan.demo import server, studio
     from evqgan.inference.mode_inputs import load_model
 
+    server.port_at(values.host, values.port)  # refused before the model is loaded
     model = load_model(None, values.workdir, values.batch_size)
     with studio.opened(model, values.workdir, values.preset) as made:
         server.serve(made, values.host, values.port)

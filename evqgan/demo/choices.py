@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from evqgan.inference.core import CoreModel
 
 EVERY = -1  # the value of "every class in turn"
 OWN = "as the model comes"
+STEPS = 64  # ours: steps in a block, or the model's own if they are more
 # Settings with a field of their own; text of the field, and whether it is a whole number.
 FIELDS = {
     "steps": ("Steps in a block", True),
@@ -108,9 +110,21 @@ def changed(
     given = {key: number(key, x) for key, x in values.items() if x is not None}
     settings = {**preset.settings, **given}
     changes = {key: x for key, x in settings.items() if x != model.sampler[key]}
-    model.check_settings(changes)
+    if changes.get("steps", 0) > max(STEPS, model.sampler.get("steps") or 0):
+        raise InputError(f"{FIELDS['steps'][0]}: expected at most {STEPS}, got {changes['steps']}")
+    try:
+        model.check_settings(changes)
+    except InputError as error:
+        raise InputError(in_fields(str(error))) from error
     start = preset.settings if preset.flag else model.sampler
     return changes, {key: x for key, x in settings.items() if x != start[key]}
+
+
+def in_fields(message: str) -> str:
+    """Return a message with the texts of the page's fields in the place of the config's keys."""
+    for key, (text, _) in FIELDS.items():
+        message = re.sub(rf"\b(config\.)?sample\.{key}\b", f"{text}:", message)
+    return message
 
 
 def number(key: str, value: Any) -> int | float:

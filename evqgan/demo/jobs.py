@@ -22,15 +22,17 @@ def events(work: Callable[[Callable[[Event], None]], Any]) -> Iterator[Event]:
     """Yield the events of `work(hand_over)` as they come, and at last one with its result.
 
     What it raises is raised here. When whoever listens has stopped, `hand_over` raises Abandoned
-    for the next line of text, and so ends work that waits for its turn. Pictures come from within
-    a computation, which goes on to its end.
+    for the work's next line of text, and so ends work that waits for its turn. Pictures come from
+    within a computation, which goes on to its end; lines of other threads end nothing.
     """
     found: queue.SimpleQueue = queue.SimpleQueue()
     is_left = threading.Event()
 
     def hand_over(event: Event) -> None:
-        if is_left.is_set() and event.line:
-            raise Abandoned
+        if is_left.is_set():
+            if event.line and threading.current_thread() is worker:
+                raise Abandoned
+            return
         found.put((event, None))
 
     def run() -> None:
@@ -39,7 +41,8 @@ def events(work: Callable[[Callable[[Event], None]], Any]) -> Iterator[Event]:
         except BaseException as error:
             found.put((None, error))
 
-    threading.Thread(target=run, daemon=True).start()
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
     try:
         while True:
             event, error = found.get()

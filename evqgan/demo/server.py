@@ -1,7 +1,9 @@
 """How the page is served: on loopback by default, with bounds, and nothing from elsewhere."""
 
+import errno
 import os
 import pathlib
+import socket
 import threading
 import warnings
 from typing import Any
@@ -47,7 +49,8 @@ def bound_pictures() -> None:
 
 
 def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
-    """Start serving, and return the page and its address; InputError if the port is taken."""
+    """Start serving, and return the page and its address; InputError as of `port_at`."""
+    port = port_at(host, port)
     os.environ.update(QUIET)
     os.environ["GRADIO_TEMP_DIR"] = str(pathlib.Path(studio.files.folder).parent / "uploads")
     bound_pictures()
@@ -59,7 +62,7 @@ def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
     try:
         _, address, _ = built.launch(
             server_name=host,
-            server_port=port or free_port(host),
+            server_port=port,
             share=False,
             inbrowser=False,
             prevent_thread_lock=True,
@@ -77,21 +80,38 @@ def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
             app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
         )
     except OSError as error:
-        taken = "empty port" in str(error)  # then Gradio goes on about its own settings
-        why = "somebody does already" if taken else str(error)
-        advice = "give another --port, or --port=0"
-        raise InputError(f"cannot listen at {host}:{port}: {why}: {advice}") from error
+        raise refused(host, port, error) from error
     return built, address
 
 
-def free_port(host: str) -> int:
-    """Return a port at which nobody listens."""
-    import socket
+def port_at(host: str, port: int) -> int:
+    """Return a port of this machine's address `host` that can be listened at.
 
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(kind) as found:
-        found.bind((host, 0))
-        return int(found.getsockname()[1])
+    port: 0: any that is free.
+
+    Raises InputError for an address that is not of this machine, and where somebody listens.
+    """
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            return int(found.getsockname()[1])
+    except OSError as error:
+        raise refused(host, port, error) from error
+
+
+def refused(host: str, port: int, error: OSError) -> InputError:
+    """Return the error for a place where the page cannot be served, and what to do."""
+    # Gradio's words for a port in use, behind which it goes on about its own settings.
+    if error.errno == errno.EADDRINUSE or "empty port" in str(error):
+        why, advice = "somebody does already", "give another --port, or --port=0"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why, advice = str(error.strerror), "give a --port from 1024, or --port=0"
+    else:
+        why = str(error.strerror or error)
+        advice = "give an address of this machine as --host, or leave it out"
+    return InputError(f"cannot listen at {host}:{port}: {why}: {advice}")
 
 
 def serve(studio: Studio, host: str, port: int) -> None:

@@ -46,7 +46,7 @@ def check_header(data: bytes) -> None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"expected a picture of at most {PIXELS:,} pixels, got more") from None
     except Exception as error:  # Pillow's plugins raise whatever the bytes make them raise
         raise InputError("expected a picture, such as a PNG or a JPEG, got another file") from error
@@ -62,7 +62,12 @@ def fitted(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     InputError where that would be too many pixels, as of a very long one.
     """
     ratio = max(size[0] / image.shape[0], size[1] / image.shape[1])
-    check_canvas(image.shape[0] * ratio, image.shape[1] * ratio)
+    height, width = (side * ratio for side in image.shape[:2])
+    if height * width > CANVAS:
+        raise InputError(
+            f"expected at most {CANVAS:,} pixels, and scaled to the model's size this picture has "
+            f"{width:,.0f} x {height:,.0f}: it is too long, cut a part out of it"
+        )
     return np.ascontiguousarray(transforms.cover(image, size))
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import tempfile
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache, multihost_utils
 
-from evqgan.core import chips, cluster, limits, processes, space, versions
+from evqgan.core import chips, cluster, ending, limits, processes, space, versions
 from evqgan.core.progress import counted
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, Wrong
@@ -114,13 +113,13 @@ def compiling() -> str | None:
     kept = "jax_persistent_cache_min_compile_time_secs", "jax_compilation_cache_dir"
     before = {name: getattr(jax.config, name) for name in kept}
     folder = before[kept[1]]
-    try:
-        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(dir=folder, prefix="doctor.")
-    except OSError as error:
-        hint = "set JAX_COMPILATION_CACHE_DIR to a folder that can be written"
-        raise Wrong(f"{folder} cannot be written ({error.strerror}): {hint}") from error
-    with place as own, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        try:
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+            own = str(stack.enter_context(ending.scratch("doctor.", folder)))
+        except OSError as error:
+            hint = "set JAX_COMPILATION_CACHE_DIR to a folder that can be written"
+            raise Wrong(f"{folder} cannot be written ({error.strerror}): {hint}") from error
         stack.callback(compilation_cache.compilation_cache.reset_cache)
         for name, value in before.items():
             stack.callback(jax.config.update, name, value)

@@ -32,6 +32,7 @@ from evqgan.metrics.classifier import JUDGE, classifier_agreement
 from evqgan.metrics.nearest import nearest
 from evqgan.metrics.spread import NO_PAIR, classes_that_count, spread
 
+JUDGED = 100  # ours: images, of which a share in a class has a standard error of 5 points at most
 MOST = 2**31  # ours: bytes of decoded images, of which samples are compared with each one
 
 
@@ -243,9 +244,22 @@ class AgainstReal:
             if not self._has_classes:
                 what = "no accuracy and spread of classes"
                 lines.append(f"{what}: the training images have fewer than two classes")
-            elif not classes_that_count(labels, self._train.labels):
-                lines.append(f"no spread of classes: {NO_PAIR}")
+            else:
+                lines += self._of_shares(number)
+                if not classes_that_count(labels, self._train.labels):
+                    lines.append(f"no spread of classes: {NO_PAIR}")
         return lines
+
+    def _of_shares(self, number: int) -> Iterator[str]:
+        """Yield a sentence for each share of images in their class that is of few images."""
+        assert self._heldout is not None
+        held = len(self._heldout.labels)
+        both = ("sample_accuracy", number, "sample"), ("heldout_accuracy", held, "held-out image")
+        for name, count, what in both:
+            if count < JUDGED:
+                error = f"its standard error is up to {50 / count**0.5:.0f} points"
+                are = "is" if count == 1 else "are"
+                yield f"{name}: {counted(count, what)} {are} few, {JUDGED} would do: {error}"
 
     def _distances(
         self, metrics: Sequence[Mapping[str, Metric]], sets: Sequence[FeatureSet], prefix: str = ""

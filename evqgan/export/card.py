@@ -194,14 +194,14 @@ class Card:
         """Return how both parts were trained."""
         lines = []
         for part, config in self.found.configs.items():
-            if not self.found.steps[part]:
+            step, batch = self.found.steps[part], config["batch_size"]
+            if step is None:
+                lines.append(f"* **{part}**: how it was trained is not known.")
+                continue
+            if step == 0:
                 if not self.found.origin:
                     lines.append(f"* **{part}**: {CONVERTED}")
                 continue
-            if part == "tokenizer" and not self.found.traced:
-                lines.append("* **tokenizer**: how it was trained is not known.")
-                continue
-            step, batch = self.found.steps[part], config["batch_size"]
             line = f"* **{part}**: {counted(step, 'step')} of {counted(batch, 'image')}"
             if examples := (config.get("data") or {}).get("examples"):
                 line += f", of {counted(examples, 'training image')}"

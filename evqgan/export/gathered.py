@@ -29,9 +29,8 @@ class Gathered:
     """A model and what is known of it.
 
     configs: {part: its config as plain values}; parts: `exported.PARTS`, or the tokenizer alone.
-    steps: {part: the step of the checkpoint that it was taken from}.
-    traced: whether it is known how each part was trained: of a generator's tokenizer it is not if
-      its workdir is gone.
+    steps: {part: the step of the checkpoint that it was taken from}; None: not known, as of a
+      generator's tokenizer whose workdir is gone.
     state: the weights, as a model's `shapes` name them.
     evaluation: the numbers that were measured of these weights, and their cards.
     dataset: config.dataset with the places where the images lie here.
@@ -39,8 +38,7 @@ class Gathered:
     """
 
     configs: dict[str, dict[str, Any]]
-    steps: dict[str, int]
-    traced: bool
+    steps: dict[str, int | None]
     state: dict[str, Any]
     evaluation: provenance.Evaluation
     dataset: Any
@@ -54,7 +52,7 @@ class Gathered:
     @property
     def is_converted(self) -> bool:
         """Whether its weights are another program's: no step of training here was taken."""
-        return not self.steps[self.part]
+        return self.steps[self.part] == 0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -76,8 +74,8 @@ def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print
     if tokenizer and config.stage == "stage1":
         raise InputError(f"--tokenizer is for a generator's workdir, {folder} is a tokenizer's")
     state, step = models.restored(folder, blank(config))
-    found = {config.stage: (config, step)}
-    places, traced = [folder], True
+    found: dict[str, tuple[ConfigDict, int | None]] = {config.stage: (config, step)}
+    places = [folder]
     if config.stage == "stage2":
         match = tokenizer_of(config, folder, state["tokenizer"], tokenizer)
         if match is None:
@@ -85,7 +83,7 @@ def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print
                 "the workdir of its tokenizer is not there any more, or holds other weights by "
                 "now: the card cannot say how it was trained (--tokenizer=WORKDIR names it)"
             )
-            found["stage1"], traced = (unknown_tokenizer(config), step), False
+            found["stage1"] = unknown_tokenizer(config), None
         else:
             first, place, its_step = match
             found["stage1"] = (first, its_step)
@@ -96,7 +94,7 @@ def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print
     steps = {part: number for part, (_, number) in there.items()}
     evaluation = evaluation_of(evaluated_in(places), state, say)
     origin = public.origin(folder)
-    return Gathered(configs, steps, traced, state, evaluation, config.dataset, origin)
+    return Gathered(configs, steps, state, evaluation, config.dataset, origin)
 
 
 def blank(config: ConfigDict) -> dict[str, Any]:

@@ -113,11 +113,15 @@ def tasks_of(
     Raises InputError for data, weights or checkpoints that are not there, and for a file of samples
     that is none.
     """
-    datasets = [data_of(part.config) for part in parts]
+    datasets = [images_of(part.config) for part in parts]
+    ready = [
+        evaluators_of(part.config, dataset, chosen(part.config.evals, metrics), batch_size)
+        for part, dataset in zip(parts, datasets, strict=True)
+    ]
+    for dataset in datasets:  # which may be prepared only now, when no weights are missing
+        pipeline.open_split(dataset, dataset.validation)
     tasks = []
-    for part, dataset in zip(parts, datasets, strict=True):
-        evals_of_part = chosen(part.config.evals, metrics)
-        evaluators = evaluators_of(part.config, dataset, evals_of_part, batch_size)
+    for part, dataset, evaluators in zip(parts, datasets, ready, strict=True):
         compares = part is parts[-1] and samples.is_file() and (not metrics or "samples" in metrics)
         measures = [*evaluators.by_name, *(["samples"] if compares else [])]
         check_classes(part.config, dataset, measures)
@@ -151,12 +155,17 @@ def evaluate_part(task: Task, metrics: Sequence[str]) -> Iterator[tuple[Numbers,
     yield from evaluate_model(model, task.evaluators, metrics)
 
 
-def data_of(config: ConfigDict) -> Dataset:
-    """Return the images that a config is evaluated on; InputError if there are none.
+def images_of(config: ConfigDict) -> Dataset:
+    """Return the images that a config is evaluated on, which need not be there.
 
     Stored ids may be gone, and do not change the numbers.
     """
-    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
+    return build.call(Dataset, config.dataset, "config.dataset").of_images()
+
+
+def data_of(config: ConfigDict) -> Dataset:
+    """Return the images that a config is evaluated on; InputError if there are none."""
+    dataset = images_of(config)
     pipeline.open_split(dataset, dataset.validation)
     return dataset
 
@@ -253,6 +262,11 @@ def evaluate_samples(model: Model, dataset: Dataset, file: pathlib.Path) -> tupl
         against = AgainstReal(train, heldout, produced.size)
         numbers = against.numbers_of(images, labels, copies=True)
     warnings = against.warnings(produced.count, labels)
+    if copies := numbers.get("heldout_nearest_copies", 0):
+        warnings.append(
+            f"{copies:.0%} of the held-out images are training images, too: numbers of held-out "
+            "images, those of samples beside them, and val/ numbers are too good"
+        )
     if "per_class" in numbers:
         names, by_class = model.class_names or range(model.classes), numbers.pop("per_class")
         numbers |= {f"{OF_CLASS}{n}": x for n, x in zip(names, by_class, strict=False)}

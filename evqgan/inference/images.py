@@ -89,6 +89,8 @@ def _hint(shape: Sequence[int]) -> str:
     """Return what may be wrong with the shape of what should be images, or ""."""
     if len(shape) in (3, 4) and shape[-3] == 3 and shape[-1] not in (1, 3, 4):
         return ": channels come last, as np.moveaxis(images, -3, -1) puts them"
+    if len(shape) in (3, 4) and shape[-1] == 4:
+        return ": leave the fourth channel out (images[..., :3]), or give PIL images"
     if shape[-1:] == (1,) or (len(shape) in (2, 3) and shape[-1] not in (3, 4)):
         return ": a grey image has to repeat its channel three times"
     return ""

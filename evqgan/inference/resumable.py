@@ -8,13 +8,12 @@ and keeps the best. Both do so in `filled_folder`, by a function `make` (`MakeBa
 import contextlib
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from evqgan.core import files, limits, processes, signals
+from evqgan.core import ending, files, limits, processes, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.inference import sampling_folder
@@ -126,7 +125,7 @@ def filled_folder(
     make: generates one batch.
     """
     total = len(task.labels)
-    own = contextlib.nullcontext(task.folder) if task.folder else tempfile.TemporaryDirectory()
+    own = contextlib.nullcontext(task.folder) if task.folder else ending.scratch()
     with own as path:
         with processes.together(task.part):
             if task.part[0] == 0:

@@ -126,7 +126,7 @@ class Reporter:
         The score is made of the number config.best, None if no evaluator gives it.
         """
         if self.setup.evaluators:
-            tell("evaluating")
+            tell(f"evaluating step {step:,}")
             self.under_way = f"the evaluation of step {step:,}"
         with self.progress.spend("evaluation"), heartbeat("evaluating", tell):
             began = time.perf_counter()

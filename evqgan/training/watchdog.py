@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from evqgan.core import cluster, files
+from evqgan.core import cluster, ending
 from evqgan.core.progress import duration
 from evqgan.training.timing import StepTimer
 
@@ -131,7 +131,7 @@ def end_process(text: str) -> None:
         print(f"stuck: {text} (config.stall); {then}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         sys.stdout.flush()
-    files.let_go()
+    ending.let_go()
     if cluster.several() and jax.process_index() == 0:
         time.sleep(COORDINATING)
     os._exit(1)
