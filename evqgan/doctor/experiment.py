@@ -51,6 +51,7 @@ class Part:
     workdir: str
     classes: int | None = None  # that the data have, once they were looked at
     stage: Any = None
+    shapes: Any = None  # of the state of the stage
     claim: Any = None  # the config that a workdir has to be of: without a guess at the classes
 
 
@@ -127,8 +128,8 @@ def model(part: Part) -> str:
     guess = programs.CLASSES.get(name, 1) if part.classes is None else part.classes
     part.claim, config = module.resolve(config, part.classes), module.resolve(config, guess)
     part.stage, part.config = module.make(config, programs.EXAMPLES, part.classes), config
-    shapes = jax.eval_shape(part.stage.init)["params"]
-    number = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    part.shapes = jax.eval_shape(part.stage.init)
+    number = sum(math.prod(x.shape) for x in jax.tree.leaves(part.shapes["params"]))
     return f"{number / 1e6:,.1f} M trained parameters, all weights that it needs are there"
 
 
@@ -156,7 +157,7 @@ def memory(part: Part) -> str:
     """Check memory: of a device against weights and optimizer, of the machine against batches."""
     config, device_mesh = part.config, mesh_of(part)
     rows = prepare.rows_of(config, device_mesh)
-    state = a_device(prepare.jitted(part.stage, device_mesh).abstract_state)
+    state = a_device(prepare.laid_out(part.shapes, device_mesh))
     there = limits.of_device()
     if state > there:
         raise Wrong(
@@ -178,8 +179,7 @@ def disk(part: Part) -> str | None:
     """Check the free disk in the workdir against the checkpoints that a run keeps."""
     if stores.is_remote(part.workdir):
         return None  # a bucket grows
-    state = jax.eval_shape(part.stage.init)
-    need = disks.need(state, part.config, pathlib.Path(part.workdir))
+    need = disks.need(part.shapes, part.config, pathlib.Path(part.workdir))
     if need.needed > need.free:
         raise Wrong(f"{need.in_words()}: {need.lacking()}")
     return need.in_words()

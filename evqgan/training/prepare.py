@@ -151,14 +151,22 @@ def jitted(stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES
     rules: how weights lie on the mesh, see `core.mesh`.
     """
     drawing = Drawing(stage.init)
-    shardings = mesh.shardings(drawing.shapes, device_mesh, rules)
+    like = laid_out(drawing.shapes, device_mesh, rules)
+    update = jitted_update(stage.update, like, device_mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, like)
+    return Compiled(like, partial(drawing, shardings), update)
+
+
+def laid_out(shapes: dict, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES) -> dict:
+    """Return the abstract state of these shapes over a device mesh, with shardings.
+
+    rules: how weights lie on the mesh, see `core.mesh`.
+    """
 
     def abstract(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    like = jax.tree.map(abstract, drawing.shapes, shardings)
-    update = jitted_update(stage.update, like, device_mesh)
-    return Compiled(like, partial(drawing, shardings), update)
+    return jax.tree.map(abstract, shapes, mesh.shardings(shapes, device_mesh, rules))
 
 
 def jitted_update(update: Callable, like: dict, device_mesh: jax.sharding.Mesh) -> Any:
