@@ -9,6 +9,7 @@ uint8 [B,H,W,3].
 """
 
 import dataclasses
+import functools
 import os
 from typing import Any, cast
 
@@ -64,7 +65,7 @@ class ImageTokenizer:
 
     def shapes(self) -> dict:
         """Return the shapes of what a workdir holds: {"ema": averaged params, "codebook"}."""
-        weights = jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        weights = _shapes_of_tokenizer(self.network, self.shape)
         return {"ema": weights["params"], "codebook": weights["codebook"]}
 
     def predict(self, state: dict, batch: dict, rng: jax.Array) -> dict[str, jax.Array]:
@@ -83,6 +84,20 @@ class ImageTokenizer:
         )
         state, step = restored(workdir, like)
         return {"params": state["ema"], "codebook": state["codebook"]}, step
+
+
+# A process may load a model several times, as the quickstart does: equal networks are traced once.
+@functools.cache
+def _shapes_of_tokenizer(network: Tokenizer, shape: tuple[int, int]) -> dict:
+    """Return the shapes of the weights of a tokenizer of images of `shape`."""
+    return jax.eval_shape(lambda: ImageTokenizer(network, shape).init(jax.random.key(0)))
+
+
+@functools.cache
+def _shapes_of_params(module: Generator, network: nn.Module) -> dict:
+    """Return the shapes of the params of a generator, whose functions are in `module`."""
+    label = jnp.zeros((1,), jnp.int32)
+    return jax.eval_shape(lambda: module.init(network, jax.random.key(0), label))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,8 +185,8 @@ class TokenGenerator:
 
     def shapes(self) -> dict:
         """Return the shapes of what a workdir holds: {"ema": averaged params, "tokenizer"}."""
-        rng, tokenizer = jax.random.key(0), self.tokenizer
-        return jax.eval_shape(lambda: {"ema": self.init(rng), "tokenizer": tokenizer.init(rng)})
+        tokenizer = _shapes_of_tokenizer(self.tokenizer.network, self.tokenizer.shape)
+        return {"ema": _shapes_of_params(self.module, self.network), "tokenizer": tokenizer}
 
     def ids_of(self, weights: dict, batch: dict) -> jax.Array:
         """Return the ids of a batch: stored, or of its images."""

@@ -15,7 +15,7 @@ Tests run with jax_numpy_rank_promotion="raise": arrays of different rank are co
 `x[None]` or the like.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -62,7 +62,7 @@ class Decoded(NamedTuple):
 
 
 @runtime_checkable
-class Generator(Protocol):
+class Generator(Hashable, Protocol):
     """The names that the module of a generator defines.
 
     ids: int32 [B,h,w,D]; D is 1 unless TRAITS.needs names "depth".

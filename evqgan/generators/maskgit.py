@@ -183,7 +183,7 @@ def predict(
     label: jax.Array,
     rng: jax.Array,
     schedule: str = "cosine",
-    share: float | None = None,
+    share: float | jax.Array | None = None,
     train: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mask tokens at random and predict them (MaskGIT, Sec. 3.1 and 3.3).
@@ -244,7 +244,7 @@ def evaluate(
     and their number. Unsmoothed, and among the codes alone, as in sampling.
     """
 
-    def of_share(key: jax.Array, share: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_share(key: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         logits, target, is_masked = predict(model, params, ids, label, key, share=share)
         logits = logits[..., : model.codes]
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)

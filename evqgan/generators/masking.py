@@ -123,7 +123,7 @@ def corrupt(
     rng: jax.Array,
     masks: Masks,
     targets: int,
-    share: float | None = None,
+    share: float | jax.Array | None = None,
     edits: float = EDITS,
     wavefronts: float = WAVEFRONTS,
 ) -> Corrupted:
@@ -158,7 +158,7 @@ def corrupt_as_in_sampling(
     ids: jax.Array,
     rng: jax.Array,
     number: int,
-    share: float | None,
+    share: float | jax.Array | None,
     edits: float,
     wavefronts: float,
 ) -> Corrupted:
@@ -188,7 +188,7 @@ def corrupt_as_in_sampling(
 
 
 def corrupt_as_in_paper(
-    model: Model, ids: jax.Array, rng: jax.Array, number: int, share: float | None
+    model: Model, ids: jax.Array, rng: jax.Array, number: int, share: float | jax.Array | None
 ) -> Corrupted:
     """Return `corrupt` by the paper's masks (Sec. 3.3).
 
@@ -244,7 +244,9 @@ def positions_of(model: Model, block: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(ring)[block], jnp.asarray(target)[block]
 
 
-def draw_share(rng: jax.Array, shape: tuple[int, ...], share: float | None) -> jax.Array:
+def draw_share(
+    rng: jax.Array, shape: tuple[int, ...], share: float | jax.Array | None
+) -> jax.Array:
     """Return the share of tokens to mask, gamma(r) with r uniform (paper, Sec. 3.3).
 
     share: taken instead, where it is given.

@@ -150,7 +150,7 @@ def evaluate(
     however the model was trained.
     """
 
-    def of_share(key: jax.Array, share: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_share(key: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return likelihood(model, params, ids, label, key, "raster", 1, share=share)
 
     return by_share(rng, of_share)
