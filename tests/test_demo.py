@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import evqgan
-from evqgan.core import ending, pictures, png_records
+from evqgan.core import ending, pictures, png_records, scratch
 from evqgan.core.errors import InputError
 from evqgan.demo import __main__ as command_line
 from evqgan.demo import choices, filling, jobs, results, server, shell, studio, uploads
@@ -366,7 +366,7 @@ def test_the_files_of_the_page_go_even_if_its_process_is_ended_at_work(drawn):
         assert folder.is_dir()
         ending.let_go()  # as the thread does that ends a process in the midst of a compilation
         assert not folder.parent.exists()
-    with pytest.raises(OSError), ending.scratch(where=folder):
+    with pytest.raises(OSError), scratch.folder(where=folder):
         pass
 
 
@@ -419,7 +419,7 @@ def test_the_page_is_built_served_on_loopback_and_says_what_is_wrong(drawn, unbo
             policy, text = answer.headers["content-security-policy"], answer.read().decode()
         assert "default-src 'self'" in policy and "fonts.googleapis" not in text
         taken = int(address.rstrip("/").split(":")[-1])
-        with pytest.raises(InputError, match="somebody does already: give another --port"):
+        with pytest.raises(InputError, match="the port is in use: give another --port"):
             server.start(drawn, "127.0.0.1", taken)
         assert command_line.main([f"--port={taken}", "--workdir=nowhere"]) == 2
     finally:

@@ -107,7 +107,7 @@ def test_the_ends_of_the_body_are_as_ever():
     before = signal.getsignal(signal.SIGTERM)
     with signals.ending_in_order():
         assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before and not ending._clears
+    assert signal.getsignal(signal.SIGTERM) == before and not ending._removals
     for number in (signal.SIGINT, signal.SIGTERM):
         with pytest.raises(KeyboardInterrupt) as caught, signals.ending_in_order():
             os.kill(os.getpid(), number)

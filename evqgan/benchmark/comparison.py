@@ -63,7 +63,7 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each system, and one of real images."""
     config, names = chosen(given)
-    runs.split(given.part)  # a wrong one is refused before anything is read
+    runs.part_of(given.part)  # a wrong one is refused before anything is read
     features = runs.features_of(given)
     compilation_cache.enable()  # they are the same for every seed
     out = pathlib.Path(given.out)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from evqgan.aot import report, topology
-from evqgan.core import ending, files
+from evqgan.core import files, scratch
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -167,7 +167,7 @@ def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
     overrides: its changes, as arguments.
     seconds: after which it is given up.
     """
-    with ending.scratch() as folder:
+    with scratch.folder() as folder:
         file = folder / "rows.json"
         command = [sys.executable, "-m", "evqgan.main", f"--config={asked.config}", *overrides]
         command += [f"--compile_only={asked.topology}", f"--mode={asked.mode}"]

@@ -1,4 +1,8 @@
-"""What benchmarks share: flags, configs, parts of the work, and rows of many runs."""
+"""What benchmarks of many runs share.
+
+Flags, which of the runs this process does (--part=I/N), the numbers that are kept of them, and rows
+of a table. Several processes share the work by files below --out; nothing is locked.
+"""
 
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +20,7 @@ from evqgan.evals.against_real import Colours, Features
 from evqgan.features.extractor import Extractor
 from evqgan.inference.model import Model
 
-# What the row of real images has in the place of a number of samples, if not "heldout_" before it.
+# {number of samples: the same number of real images}, where that is not "heldout_" and its name.
 REAL = {"sample_accuracy": "heldout_accuracy"}
 SECONDS = 10.0  # ours: between two lines of progress
 SHOWN = 10  # ours: samples in the picture's rows
@@ -34,10 +38,10 @@ FEATURES = Flag(
     "pixels",
 )
 WEIGHTS = Flag("weights", PATH, (), 'its weights: a folder, "" for the cache, or "random"', "")
-PART = Flag("part", TEXT, (), "I/N: do the I-th of N parts; the table has all that is done", "1/1")
+PART = Flag("part", TEXT, (), "I/N: do the I-th of N parts; the table has what any has done", "1/1")
 
 
-def split(text: str) -> tuple[int, int]:
+def part_of(text: str) -> tuple[int, int]:
     """Return the numbers of "2/3"; InputError unless the first one is from 1 to the second."""
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
@@ -46,9 +50,10 @@ def split(text: str) -> tuple[int, int]:
 
 
 def known(file: pathlib.Path, **made: Any) -> dict[str, Any] | None:
-    """Return the numbers in a file, if it is there and they were made with these settings.
+    """Return the numbers that are kept in a file.
 
-    Numbers without their card are not taken. Raises InputError for a damaged file.
+    None: there is none, it has no card, or one of these settings is another. Raises InputError for
+    a damaged file.
     """
     numbers = read(file)
     alike = made == {key: numbers.get(key) for key in made}
@@ -64,15 +69,14 @@ def each(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return {name: the numbers of its runs}, of all --seeds; names without a run are left out.
 
-    Runs that are of this --part are done, of others the numbers are taken that there are. What
-    belongs to one owner and seed is in one part.
+    Runs of this --part are made by `do`; of the others `done` returns what another process has
+    kept, or None. Runs that share an owner and a seed are in one part.
 
     given: the flags OUT, SEEDS and PART.
-    do, done: of a name and a seed, return the numbers: make them, or take them where another
-      process has.
-    owners: of names that need something of another one's, whose it is.
+    do, done: functions of a name and a seed.
+    owners: {name: the name whose tokenizer it uses}; all others use their own.
     """
-    part, parts = split(given.part)
+    part, parts = part_of(given.part)
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     groups = list(dict.fromkeys((owners.get(name, name), seed) for name, seed in trials))
     found: dict[str, list[dict[str, Any]]] = {}
@@ -83,7 +87,10 @@ def each(
         if numbers:
             found.setdefault(name, []).append(numbers)
     if not found:
-        raise InputError(f"--part={given.part} of {len(trials)} runs is none")
+        number = progress.counted(len(trials), "run")
+        raise InputError(
+            f"--part={given.part} of {number} is none, and no other part has ended one"
+        )
     signals.note_done(f"all of {progress.counted(len(trials), 'run')} in {given.out}")
     return {name: found[name] for name in names if name in found}
 

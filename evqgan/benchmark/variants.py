@@ -77,7 +77,7 @@ FLAGS = (
 def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Return the title and the rows: one for each variant, and one of real images."""
     names = chosen(given.only)
-    runs.split(given.part)  # a wrong one is refused before anything is read
+    runs.part_of(given.part)  # a wrong one is refused before anything is read
     config = read(given.config, overrides)
     features = runs.features_of(given)
     compilation_cache.enable()  # sampling is the same program for every seed

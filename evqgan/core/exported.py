@@ -156,7 +156,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
 def step_of(folder: str | os.PathLike[str], part: str) -> int:
     """Return the step of the checkpoint that a part was exported from, 0 if that is not known.
 
-    part: one of PARTS.
+    part: one of PARTS. Raises InputError where the folder does not say it.
     """
     file = stores.path(folder) / CONFIG
     steps = read_config(file.parent).get("steps")

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from evqgan.core import ending, space, stores
+from evqgan.core import ending, scratch, space, stores
 from evqgan.core.errors import InputError, of_system
 from evqgan.core.lease import Lease, runs_here
 
@@ -75,7 +75,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = stores.path(path)
     if stores.is_remote(path):
-        with writable(path), ending.scratch() as own:
+        with writable(path), scratch.folder() as own:
             with open(own / path.name, "w+b") as copy:
                 yield copy
             stores.put(own / path.name, path)
@@ -108,7 +108,7 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
     if stores.is_remote(folder):
         lease = Lease(folder, lambda who: _in_use(folder, who, instead))
         lease.take()
-        with ending.cleared(lease.release):
+        with ending.removing(lease.release):
             try:
                 yield
             finally:
@@ -128,7 +128,7 @@ def owned(folder: str | os.PathLike[str], instead: str = "another --workdir") ->
             for path in new:
                 path.rmdir()
 
-    with ending.cleared(clear):
+    with ending.removing(clear):
         try:
             with writable(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             shutil.rmtree(rest, ignore_errors=True)
         new.mkdir(parents=True)
         try:
-            with ending.cleared(clear):
+            with ending.removing(clear):
                 yield new
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -302,7 +302,7 @@ def exchanged(
 @contextlib.contextmanager
 def _copied(folder: pathlib.Path, stale: Callable[[str], bool]) -> Iterator[pathlib.Path]:
     """Yield an empty local folder, whose files are copied into one on a bucket at the end."""
-    with writable(folder), ending.scratch() as new:
+    with writable(folder), scratch.folder() as new:
         yield new
         stores.put_folder(new, folder, stale)
 

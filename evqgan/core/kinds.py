@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
 
 
-LIMIT = 2.0**128  # of numbers: models compute in float32, in which more is infinite
+LIMIT = 2.0**128  # of numbers: models compute in float32, in which this is infinite
 
 
 class Range(NamedTuple):

@@ -8,10 +8,9 @@ in between, and a store that is out of reach for a while costs nothing but a war
 import contextlib
 import pathlib
 import shutil
-import tempfile
 import threading
 
-from evqgan.core import files, stores
+from evqgan.core import files, scratch, stores
 from evqgan.core.errors import InputError
 from evqgan.core.progress import warn
 
@@ -24,7 +23,8 @@ class Mirror:
     def __init__(self, place: pathlib.Path) -> None:
         """Begin with an empty folder."""
         self.place = place
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="evqgan-"))
+        self._made = contextlib.ExitStack()
+        self.folder = self._made.enter_context(scratch.folder())
         self._copy = self.folder / ".copy"
         self._copied: dict[pathlib.Path, tuple[int, int]] = {}  # their sizes and times
         self._copying, self._ended = threading.Lock(), threading.Event()
@@ -59,7 +59,7 @@ class Mirror:
         try:
             self.flush()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._made.close()
 
     def _repeat(self) -> None:
         """Copy what has changed every so often; what fails is tried again the next time."""

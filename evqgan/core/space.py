@@ -1,4 +1,4 @@
-"""Bytes in words, those that are free on a disk, and why a file could not be written."""
+"""Disks and folders: bytes in words, those that are free, why a file could not be written."""
 
 import errno
 import os
@@ -52,7 +52,7 @@ def why_unwritten(error: Exception, path: str | os.PathLike[str] = "") -> str:
     number = system_number(error)
     if not number and re.search(r"No space left|\d+ requested and \d+ written", str(error)):
         number = errno.ENOSPC
-    if number == errno.ENOENT and not here():
+    if number == errno.ENOENT and not os.path.isabs(path) and not here():
         return f"{GONE}: change to another one"
     if number in ADVICE or (number and not isinstance(error, OSError)):
         return f"{os.strerror(number)}; {ADVICE.get(number, 'give another folder')}"

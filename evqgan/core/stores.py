@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-from evqgan.core import bucket_retries, ending
+from evqgan.core import bucket_retries, scratch
 from evqgan.core.errors import InputError, first_line
 
 Where = str | os.PathLike[str]
@@ -176,7 +176,7 @@ def as_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     if not is_remote(folder):
         yield folder
         return
-    with ending.scratch() as copy:
+    with scratch.folder() as copy:
         yield copy
         for file in copy.rglob("*"):
             if file.is_file():
@@ -207,7 +207,7 @@ def as_file(file: Where) -> Iterator[pathlib.Path]:
     if not is_remote(file):
         yield pathlib.Path(file)
         return
-    with ending.scratch() as folder:
+    with scratch.folder() as folder:
         copy = folder / path(file).name
         fetch(file, copy)
         yield copy

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from evqgan.core import ending, files
+from evqgan.core import files, scratch
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
 from evqgan.data.named import INFO, clear, quiet
@@ -105,7 +105,7 @@ def write(
             description=f"{description} Made of {origin}.",
         )
         try:
-            with quiet(ours=True), ending.scratch() as unused:
+            with quiet(ours=True), scratch.folder() as unused:
                 builder.download_and_prepare(download_dir=unused, file_format="array_record")
         except InputError:
             raise

@@ -1,4 +1,4 @@
-"""How the page is served: on loopback by default, with bounds, and nothing from elsewhere."""
+"""How the page is served: on loopback by default, and with nothing loaded from other hosts."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from evqgan.core.errors import InputError
 from evqgan.demo import uploads
 from evqgan.demo.studio import Studio
 
-# The browser itself refuses whatever is not of this page.
+# Content-Security-Policy: the browser loads nothing from other hosts.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; frame-ancestors 'self'; "
@@ -85,11 +85,11 @@ def start(studio: Studio, host: str, port: int) -> tuple[Any, str]:
 
 
 def port_at(host: str, port: int) -> int:
-    """Return a port of this machine's address `host` that can be listened at.
+    """Return `port`, or for 0 a free one, after a look whether this machine can listen there.
 
-    port: 0: any that is free.
+    It is looked before the model is loaded, and again when the page is served.
 
-    Raises InputError for an address that is not of this machine, and where somebody listens.
+    Raises InputError for an address that is not of this machine, and a port in use.
     """
     try:
         kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -103,9 +103,9 @@ def port_at(host: str, port: int) -> int:
 
 def refused(host: str, port: int, error: OSError) -> InputError:
     """Return the error for a place where the page cannot be served, and what to do."""
-    # Gradio's words for a port in use, behind which it goes on about its own settings.
+    # Gradio finds no "empty port", and goes on about its own settings, which are not ours.
     if error.errno == errno.EADDRINUSE or "empty port" in str(error):
-        why, advice = "somebody does already", "give another --port, or --port=0"
+        why, advice = "the port is in use", "give another --port, or --port=0"
     elif error.errno in (errno.EACCES, errno.EPERM):
         why, advice = str(error.strerror), "give a --port from 1024, or --port=0"
     else:
@@ -115,7 +115,7 @@ def refused(host: str, port: int, error: OSError) -> InputError:
 
 
 def serve(studio: Studio, host: str, port: int) -> None:
-    """Serve the page until the process is told to end."""
+    """Serve the page until Ctrl-C or another signal."""
     page, address = start(studio, host, port)
     print(f"the page is at {address}  (Ctrl-C ends it)", flush=True)
     try:

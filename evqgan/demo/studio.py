@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import ending, pictures, png_records
+from evqgan.core import pictures, png_records, scratch
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.demo import choices, filling, shell
@@ -286,7 +286,7 @@ def checked(num: Any, seed: Any, most: int, named: str = "the number") -> tuple[
 @contextlib.contextmanager
 def opened(model: Model, workdir: str, paths: Sequence[str] = ()) -> Iterator[Studio]:
     """Yield the studio of a model; its files are removed at the end."""
-    with ending.scratch("evqgan-page-") as folder:
+    with scratch.folder("evqgan-page-") as folder:
         results = folder / "results"
         results.mkdir()
         yield Studio(model, workdir, results, paths)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache, multihost_utils
 
-from evqgan.core import chips, cluster, ending, limits, processes, space, versions
+from evqgan.core import chips, cluster, limits, processes, scratch, space, versions
 from evqgan.core.progress import counted
 from evqgan.doctor import machine
 from evqgan.doctor.report import Doubtful, Wrong
@@ -116,7 +116,7 @@ def compiling() -> str | None:
     with contextlib.ExitStack() as stack:
         try:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-            own = str(stack.enter_context(ending.scratch("doctor.", folder)))
+            own = str(stack.enter_context(scratch.folder("doctor.", folder)))
         except OSError as error:
             hint = "set JAX_COMPILATION_CACHE_DIR to a folder that can be written"
             raise Wrong(f"{folder} cannot be written ({error.strerror}): {hint}") from error

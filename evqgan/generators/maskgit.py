@@ -19,10 +19,10 @@ from flax import linen as nn
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Above0, PartialShare, Positive
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, check_heads, squeeze_depth
-from evqgan.generators.evaluation import by_share
 from evqgan.generators.guidance import check_class_dropout, drop_class
 from evqgan.generators.mask_predict import MaskPredict, ToLogits, mask_predict
 from evqgan.generators.mask_schedule import Schedule, gamma, lowest
+from evqgan.generators.masked_shares import by_share
 from evqgan.nn.attention import attend, flatten_tokens, kernel_init, tanh_gelu
 from evqgan.nn.dropout import Dropout
 from evqgan.nn.layers import scan_layers

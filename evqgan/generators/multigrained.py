@@ -25,9 +25,9 @@ from evqgan.core.kinds import PartialShare, Share
 from evqgan.generators import Decoded, KeepHistory, Request, Traits, masking, squeeze_depth
 from evqgan.generators.block_decoding import block_by_block
 from evqgan.generators.blocks import Order, ring_and_target, step_of_block
-from evqgan.generators.evaluation import by_share
 from evqgan.generators.guidance import drop_class
 from evqgan.generators.mask_predict import MaskPredict, ToLogits
+from evqgan.generators.masked_shares import by_share
 from evqgan.generators.multigrained_network import Model
 from evqgan.nn.layers import separate
 from evqgan.nn.linear import in_dtype

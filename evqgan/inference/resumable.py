@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.core import ending, files, limits, processes, signals
+from evqgan.core import files, limits, processes, scratch, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.inference import sampling_folder
@@ -125,7 +125,7 @@ def filled_folder(
     make: generates one batch.
     """
     total = len(task.labels)
-    own = contextlib.nullcontext(task.folder) if task.folder else ending.scratch()
+    own = contextlib.nullcontext(task.folder) if task.folder else scratch.folder()
     with own as path:
         with processes.together(task.part):
             if task.part[0] == 0:

@@ -1,6 +1,5 @@
 """EfficientNet-lite0 as timm's tf_efficientnet_lite0: frozen features, and its classifier apart."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
-from evqgan.core.mesh import platform
+from evqgan.nn.depthwise import depthwise
 
 STEM = 32  # channels; Tan and Le 2019, Table 1 (lite: the stem does not scale)
 EPSILON = 1e-3  # beside the variance; TensorFlow's EfficientNet
@@ -39,39 +38,6 @@ MAPS = (1, 2, 4, 6)  # after which group a map is taken; Projected GAN
 CHANNELS = tuple(GROUPS[i].channels for i in MAPS)
 # Of the head, which does not scale in lite; and ImageNet's. Tan and Le 2019, Table 1
 HEAD, CLASSES = 1280, 1000
-
-
-def depthwise(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **keys: Any
-) -> jax.Array:
-    """Return lax.conv_general_dilated with one group a channel.
-
-    On the CPU, where XLA's own form is some ten times slower, it is the sum of h*w shifted
-    products, in float32.
-    x: [B,H,W,c].
-    kernel: [h,w,1,c].
-    padding: numbers, or a name.
-    """
-
-    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        rows, columns = kernel.shape[:2]
-        pads = padding
-        if isinstance(padding, str):
-            pads = jax.lax.padtype_to_pads(x.shape[1:3], (rows, columns), strides, padding)
-        y = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
-        ends = [size + 1 - side for size, side in zip(y.shape[1:3], (rows, columns), strict=True)]
-
-        def product(i: int, j: int) -> jax.Array:
-            part = y[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]]
-            return part * kernel[i, j].reshape(1, 1, 1, -1)
-
-        products = (product(i, j) for i in range(rows) for j in range(columns))
-        return sum(products, jnp.zeros((), y.dtype)).astype(x.dtype)
-
-    def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **keys)
-
-    return (shifted if platform() == "cpu" else direct)(x, kernel)
 
 
 class ConvNorm(nn.Module):

@@ -1,4 +1,4 @@
-"""A frozen network inside another module: its weights are loaded or drawn, and never trained."""
+"""A frozen network inside another module: its weights are drawn or filled in, and never trained."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ def inside(
     They are the variable `name` in the collection "frozen" of `module`, drawn from its rng "params"
     where they are not given, and get no gradient.
 
-    network: made with parent=None.
-    shape: (H, W, C) of the smallest input that it takes: weights do not depend on it.
+    network: made with parent=None, or linen would make it a part of `module`, and train it.
+    shape: (H, W, C) of an input that it takes; where the weights do not depend on it, the smallest.
     """
 
     def init() -> Any:
@@ -32,6 +32,6 @@ def inside(
 def applied(network: nn.Module, weights: Any, x: jax.Array) -> Any:
     """Return what `network` makes of x.
 
-    A program that looks at several batches of one size traces the network once.
+    It is jitted so that a program which calls it several times with one shape traces it once.
     """
     return network.apply(weights, x)
