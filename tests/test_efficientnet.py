@@ -18,7 +18,8 @@ from evqgan.core import weights as stored
 from evqgan.core.errors import InputError
 from evqgan.data.builders import photographs
 from evqgan.nn import efficientnet
-from evqgan.nn.efficientnet import Head, Network, depthwise
+from evqgan.nn.depthwise import depthwise
+from evqgan.nn.efficientnet import Head, Network
 
 # Compiles in half the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -79,19 +79,18 @@ def each(
     part, parts = part_of(given.part)
     trials = [(name, seed) for seed in range(given.seeds) for name in names]
     groups = list(dict.fromkeys((owners.get(name, name), seed) for name, seed in trials))
+    in_all = progress.counted(len(trials), "run")
     found: dict[str, list[dict[str, Any]]] = {}
     for number, (name, seed) in enumerate(trials):
-        signals.note_done(f"{number} of {progress.counted(len(trials), 'run')} in {given.out}")
+        signals.note_done(f"{number} of {in_all} in {given.out}")
         is_ours = groups.index((owners.get(name, name), seed)) % parts == part - 1
         numbers = (do if is_ours else done)(name, seed)
         if numbers:
             found.setdefault(name, []).append(numbers)
     if not found:
-        number = progress.counted(len(trials), "run")
-        raise InputError(
-            f"--part={given.part} of {number} is none, and no other part has ended one"
-        )
-    signals.note_done(f"all of {progress.counted(len(trials), 'run')} in {given.out}")
+        nothing = "is none, and no other part has ended one"
+        raise InputError(f"--part={given.part} of {in_all} {nothing}")
+    signals.note_done(f"all of {in_all} in {given.out}")
     return {name: found[name] for name in names if name in found}
 
 
