@@ -85,7 +85,7 @@ def training(config: Any, devices: Any) -> list[Program]:
     given = compiled.abstract_state, batch_of(config, device_mesh)
 
     def plain() -> tuple[Callable, tuple]:
-        return stage_of(without_remat(config)).update, given
+        return mesh.over(stage_of(without_remat(config)).update, device_mesh), given
 
     counted = plain if remat_sections(config) else None
     return [Program("step", compiled.update, given, config.batch_size, device_mesh, counted)]
