@@ -95,9 +95,8 @@ class Survey:
                 "transparency is laid over white)"
             )
         way = "all were decoded" if self.whole else "of each the head and the end were read"
-        bad = ", ".join(f"{path} ({why})" for path, why in list(self.broken.items())[:SOME])
-        more = f" and {len(self.broken) - SOME:,} more" if len(self.broken) > SOME else ""
-        says = f"{counted(len(self.broken), 'broken file')}: {bad}{more}" if bad else "none broken"
+        bad = _some([f"{path} ({why})" for path, why in self.broken.items()])
+        says = f"{counted(len(self.broken), 'broken file')}: {bad}" if bad else "none broken"
         found.append(f"{says} ({way})")
         if self.copies:
             spare = sum(len(group) - 1 for group in self.copies)
@@ -299,13 +298,18 @@ def _counts(source: Folder) -> dict[str, int]:
     return dict(zip(source.class_names, map(int, counts), strict=True))
 
 
+def _some(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - SOME:,} more" if len(names) > SOME else ""
+    return f"{', '.join(names[:SOME])}{more}"
+
+
 def _of_empty(source: Folder) -> list[str]:
     """Return a sentence that names sub-folders without an image, if there are any."""
     if not source.empty:
         return []
-    some = ", ".join(f"{name}/" for name in source.empty[:SOME])
-    more = f" and {len(source.empty) - SOME:,} more" if len(source.empty) > SOME else ""
-    return [f"there is no image in {some}{more}: an empty sub-folder is no class"]
+    some = _some([f"{name}/" for name in source.empty])
+    return [f"there is no image in {some}: an empty sub-folder is no class"]
 
 
 def _of_lacking(train: Folder, held: Folder) -> list[str]:
@@ -315,10 +319,8 @@ def _of_lacking(train: Folder, held: Folder) -> list[str]:
         counts = np.bincount(part.labels, minlength=len(part.class_names))
         names = [name for i, name in enumerate(part.class_names) if not counts[i]]
         if names and len(part):
-            some = ", ".join(names[:SOME])
-            more = f" and {len(names) - SOME:,} more" if len(names) > SOME else ""
             notes.append(
-                f"of {counted(len(names), 'class')} no image is {lack}: {some}{more}; no number "
+                f"of {counted(len(names), 'class')} no image is {lack}: {_some(names)}; no number "
                 "can tell how well these do"
             )
     return notes
