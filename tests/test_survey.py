@@ -175,7 +175,7 @@ def test_an_image_that_is_too_large_is_told_as_that(tmp_path, whole, recwarn):
 
 def test_only_files_of_one_length_are_read_for_copies(tmp_path, monkeypatch):
     dataset = filled(tmp_path / "x", {f"{k}.png": picture(k, (20 + k, 20)) for k in range(5)})
-    monkeypatch.setattr(module, "_digest", None)
+    monkeypatch.setattr("evqgan.data.copies._digest", None)
     assert survey(dataset).copies == []
 
 

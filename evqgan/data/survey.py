@@ -6,7 +6,6 @@ How many images of which classes and sizes, which files are broken, equal, or no
 import collections
 import concurrent.futures
 import dataclasses
-import hashlib
 import io
 import itertools
 import os
@@ -19,6 +18,7 @@ from PIL import Image
 
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted, heartbeat
+from evqgan.data.copies import copies
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import forgiven
 from evqgan.data.folder import Folder, listed
@@ -158,9 +158,9 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
         _check_broken(broken, part, dataset.max_bad, what, log)
     sides = np.array([x.size for x in looks if not x.fault])
     shorter = np.percentile(sides.min(1), list(SHARES.values()), method="lower")
-    copies = _copies(source.folder, paths, sizes)
+    equal = copies(source.folder, paths, sizes)
     trained, held_out = set(train.paths), set(held.paths)
-    both = [group for group in copies if trained & {*group} and held_out & {*group}]
+    both = [group for group in equal if trained & {*group} and held_out & {*group}]
     return Survey(
         folder=source.folder,
         images=len(paths),
@@ -173,7 +173,7 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
         longest=int(sides.max()),
         kinds=dict(collections.Counter(kind for x in looks for kind in x.kinds)),
         broken=broken,
-        copies=copies,
+        copies=equal,
         across=[sorted(group, key=lambda path: path in held_out) for group in both],
         ignored=dict(source.ignored),
         notes=[*_of_empty(source), *_of_lacking(train, held), *_notes(source, paths)],
@@ -238,32 +238,6 @@ def _bytes_of(path: str) -> int:
         return os.path.getsize(path)
     except OSError:
         return 0
-
-
-def _copies(folder: str, paths: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
-    """Return groups of equal files, each sorted: those of one length are read and hashed."""
-    of_size = collections.defaultdict(list)
-    for path, size in zip(paths, sizes, strict=True):
-        if size:
-            of_size[size].append(path)
-    found: list[list[str]] = []
-    for group in of_size.values():
-        if len(group) > 1:
-            of_hash = collections.defaultdict(list)
-            for path in group:
-                of_hash[_digest(os.path.join(folder, path))].append(path)
-            equal = (some for digest, some in of_hash.items() if digest and len(some) > 1)
-            found += map(sorted, equal)
-    return sorted(found)
-
-
-def _digest(path: str) -> bytes:
-    """Return the hash of a file, b"" of one that cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
 
 
 def _check_broken(
