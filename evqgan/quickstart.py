@@ -50,31 +50,56 @@ def run(
     with second.unlocked():
         second.tokenizer.weights = str(workdir / "tokenizer")
     step = int(train(second, workdir / "generator")["step"])
-    if chief and command:  # again, now that the runs in there have turned out to be of it
-        quickstart_record.save(workdir, command)
     second = resume_rules.settings(second, workdir / "generator")  # with the classes of the data
+    advice = f"move {workdir / 'samples'} away, and the same command goes on"
+    request = mode_sample.SampleRequest(config.samples, pngs=False, advice=advice)
+    is_made = has_made(second, workdir, step, request)
+    if chief and command:  # again, now that what is in there has turned out to be of it
+        quickstart_record.save(workdir, command)
+    if is_made:
+        what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
+        print(f"everything is made already: {what}")
+    else:
+        make(second, workdir, request)
+
+
+def has_made(
+    config: ConfigDict, workdir: pathlib.Path, step: int, request: mode_sample.SampleRequest
+) -> bool:
+    """Return whether all results of a generator's step are there; if some are lost, say so.
+
+    Raises InputError for samples that were made with other settings than are asked for.
+    """
+    chief = processes.this()[0] == 0
     is_made = protocols_in(workdir).get("generation", {}).get("model", {}).get("step") == step
     lost = lost_in(workdir) if is_made and chief else []
     for file in lost:
         print(f"{file} is missing or damaged: all results are made again")
         file.unlink(missing_ok=True)
-    if processes.agreed(is_made and not lost):
-        what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
-        print(f"everything is made already: {what}")
-        return
-    advice = f"move {workdir / 'samples'} away, and the same command goes on"
-    request = mode_sample.SampleRequest(config.samples, pngs=False, advice=advice)
-    mode_sample.sample(second, workdir, None, request)
+    is_made = processes.agreed(is_made and not lost)
+    with processes.together():
+        if is_made and chief:
+            out = workdir / "samples"
+            settings = mode_sample.requested_settings(config, workdir, out, request)
+            mode_sample.finished_settings(out, settings, request)
+    return is_made
 
-    dataset = build.call(Dataset, second.dataset, "config.generator.dataset")
+
+def make(config: ConfigDict, workdir: pathlib.Path, request: mode_sample.SampleRequest) -> None:
+    """Make all results: samples, reconstructions, edits, and numbers.
+
+    config: of the generator.
+    """
+    mode_sample.sample(config, workdir, None, request)
+    dataset = build.call(Dataset, config.dataset, "config.generator.dataset")
     images, labels = evaluation.load_split(dataset, dataset.validation)
     tokenizer, generator = (load_model(None, workdir / part) for part in ("tokenizer", "generator"))
-    if chief:
+    if processes.this()[0] == 0:
         print("drawing reconstructions.png and edits.png", flush=True)
         again = reconstructions(tokenizer, images[:SHOWN])
         pictures.save_png(workdir / "reconstructions.png", again)
         pictures.save_png(workdir / "edits.png", edits(generator, images, labels))
-    evaluation.evaluate(second, workdir, None, [])
+    evaluation.evaluate(config, workdir, None, [])
     made = "evaluation.json, samples/grid.png, reconstructions.png and edits.png"
     print(f"done: {made} are in {workdir}")
 

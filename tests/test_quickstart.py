@@ -65,6 +65,17 @@ def test_a_second_run_makes_nothing_again(workdir, capsys):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("samples", 30, "20"), ("generator.sample.temperature", 3.0, "temperature")],
+)
+def test_results_of_other_settings_are_not_called_made(workdir, key, value, says):
+    config = load("quickstart", "tiny")
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"made with .*{says}.*: move .*samples away, and the"):
+        quickstart.run(config, workdir)
+
+
+@pytest.mark.parametrize(
     "name", ["samples/samples.npz", "samples/grid.png", "reconstructions.png", "edits.png"]
 )
 @pytest.mark.parametrize("kept", [None, 0, 200])
@@ -144,10 +155,15 @@ def test_it_goes_on_by_its_workdir_alone(workdir, tmp_path, monkeypatch, capsys)
     """With the config file and the keys that it was begun with, and those that are given now."""
     place = tmp_path / "run"
     shutil.copytree(workdir, place)
-    command = ["evqgan", "--config=quickstart:tiny", f"--workdir={place}", "--config.samples=9"]
+    command = [
+        "evqgan",
+        "--config=quickstart:tiny",
+        f"--workdir={place}",
+        "--config.generator.keep=2",
+    ]
     assert main.main([*command, "--config.generator.changed_data=True"]) == 0
     kept = json.loads((place / "quickstart.json").read_text())
-    assert kept == {"config": "quickstart:tiny", "keys": ["--config.samples=9"]}
+    assert kept == {"config": "quickstart:tiny", "keys": ["--config.generator.keep=2"]}
 
     def stopped(*given):
         raise InputError("stopped")
@@ -158,20 +174,20 @@ def test_it_goes_on_by_its_workdir_alone(workdir, tmp_path, monkeypatch, capsys)
     assert config["duration"] == "21 steps" and checkpoint.latest(place / "generator") == 21
     # It was cut off, and goes on without the key, too.
     _, config = main.parse([f"--workdir={place}"])
-    assert (config.stage, config.samples) == ("quickstart", 9)
+    assert (config.stage, config.generator.keep) == ("quickstart", 2)
     assert config.generator.duration == "21 steps"
     capsys.readouterr()
     assert main.main(["evqgan", f"--workdir={place}", "--config.tokenizer.duration=9 steps"]) == 2
     assert "was trained on the tokenizer of" in capsys.readouterr().err
-    keys = ["--config.samples=9", "--config.generator.duration=21 steps"]
+    keys = ["--config.generator.keep=2", "--config.generator.duration=21 steps"]
     assert json.loads((place / "quickstart.json").read_text())["keys"] == keys
     foreign = place / "own.py"  # as of a workdir that somebody passed on
     foreign.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    begun = {"config": str(foreign), "keys": ["--config.samples=9"]}
+    begun = {"config": str(foreign), "keys": ["--config.generator.keep=2"]}
     (place / "quickstart.json").write_text(json.dumps(begun))
     assert main.main(["evqgan", f"--workdir={place}"]) == 2
     said = capsys.readouterr().err
-    assert f"only where it is given: add --config={foreign} --config.samples=9\n" in said
+    assert f"only where it is given: add --config={foreign} --config.generator.keep=2\n" in said
     assert not (tmp_path / "ran").exists()
     (place / "quickstart.json").write_text("{}")
     assert main.main(["evqgan", f"--workdir={place}"]) == 2

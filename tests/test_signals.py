@@ -1,5 +1,6 @@
 """A signal before a run takes steps: a line, the folder let go, the exit code of the signal."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -184,3 +185,14 @@ def test_a_handler_within_is_asked_first_and_is_not_waited_for():
             time.sleep(0.1)
             assert signal.set_wakeup_fd(-1) == -1  # nobody else hears of it
         assert came == [signal.SIGTERM]
+
+
+def test_a_signal_that_was_lost_on_its_way_is_raised_where_one_would_wait():
+    """As in XLA's compiler, whose callbacks drop what Python raises."""
+    with signals.ending_in_order():
+        with contextlib.suppress(signals.Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        with pytest.raises(signals.Interrupted) as caught, signals.noted(lambda: "step 1"):
+            pass
+        assert caught.value.number == signal.SIGTERM

@@ -182,10 +182,15 @@ def noted(until: Callable[[], str]) -> Iterator[Callable[[], int | None]]:
     Python's handlers wait while the main thread is in XLA, which may be minutes.
 
     until: returns what the body does before it ends, in words, such as "the evaluation of step 9".
+
+    Raises Interrupted if `ending_in_order` has raised it already and it was lost on its way, as in
+    a call of XLA's compiler.
     """
     if not _is_main_thread():
         yield lambda: None
         return
+    if number := raised():
+        raise Interrupted(number)
     came: list[int] = []
     first: float | None = None
 
