@@ -57,7 +57,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
     """Return `image_paths`, the endings of other files with their numbers, and empty sub-folders.
 
     Images are the files with one of EXTENSIONS that Pillow reads here. A sub-folder is empty
-    without an image or another sub-folder in it. Hidden files do not count.
+    without an image or another sub-folder in it. Hidden files do not count. Links are followed,
+    but for those to a folder that they lie in, which would lead round in circles.
     """
     if not os.path.isdir(folder):
         raise InputError(
@@ -74,15 +75,16 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
     found: list[str] = []
     empty: list[str] = []
     others: collections.Counter[str] = collections.Counter()
-    seen: set[str] = set()
+    above = {folder: _with_parents(folder)}  # {folder to be read: all that it lies in, and it}
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [name for name in files if not name.startswith(".")]
+        around, seen = above.pop(parent), sorted(name for name in folders if name[0] != ".")
+        folders.clear()
+        for name in seen:
+            inner = os.path.join(parent, name)
+            if os.path.realpath(inner) not in around:  # else a link back up
+                folders.append(name)
+                above[inner] = around | _with_parents(inner)
+        files = sorted(name for name in files if not name.startswith("."))
         keep = [name for name in files if name.lower().endswith(endings)]
         found.extend(
             os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
@@ -101,6 +103,12 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
         )
     check_names(folder, found)
     return sorted(found), others, sorted(empty)
+
+
+def _with_parents(folder: str) -> set[str]:
+    """Return the real path of a folder, and those of all that it lies in."""
+    real = pathlib.Path(os.path.realpath(folder))
+    return set(map(str, (real, *real.parents)))
 
 
 def check_names(folder: str, paths: Iterable[str]) -> None:
