@@ -274,9 +274,12 @@ def test_errors_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     file = tmp_path / "file.png"
     file.write_bytes(png())
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
     for folder, message in [
         (tmp_path / "missing", "expects a folder of images, got .*missing"),
         (file, "which is no folder"),
+        (link, "which is no folder, as .*link is a link to nowhere, which is not there: set"),
         (tmp_path / "empty", "holds no image; expected files ending in"),
     ]:
         with pytest.raises(InputError, match=message) as caught:

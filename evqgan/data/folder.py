@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 
 from evqgan.core import stores
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, leads_nowhere
 from evqgan.data.splits import select
 from evqgan.data.transforms import read_bytes
 
@@ -61,9 +61,11 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
     but for those to a folder that they lie in, which would lead round in circles.
     """
     if not os.path.isdir(folder):
+        link = leads_nowhere(folder)
+        why = f", as {link}" if link else stores.beginning(folder)
         raise InputError(
             f"config.dataset.folder expects a folder of images, got {folder!r}, "
-            f"which is no folder{stores.beginning(folder)}: set --config.dataset.folder=FOLDER"
+            f"which is no folder{why}: set --config.dataset.folder=FOLDER"
         )
 
     def refuse(error: OSError) -> None:
