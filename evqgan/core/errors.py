@@ -57,6 +57,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def cut(text: str, letters: int) -> str:
+    """Return a text in at most so many letters: of a longer one the beginning, and "..."."""
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
 def size_text(size: Sequence[int]) -> str:
     """Return a size (H, W) as messages have it, width first: "64x64", "64x32 (width x height)"."""
     height, width = size

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 
 from evqgan.core import stores
-from evqgan.core.errors import InputError, leads_nowhere
+from evqgan.core.errors import InputError, cut, leads_nowhere
 from evqgan.data.splits import select
 from evqgan.data.transforms import read_bytes
 
@@ -39,6 +39,7 @@ EXTENSIONS = (
 # sub-folders that may hold the validation images, first one wins
 VALIDATION = ("validation", "val", "valid", "test")
 NAMED = 3  # ours: images that a message names
+LETTERS = 40  # ours: of a name in a list
 # Of a name: control characters, ends of lines, and what stands for bytes that are not UTF-8.
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 UNWRITABLE_NAME = re.compile(rf"(?:[^/]*/)*?[^/]*?{UNWRITABLE.pattern}[^/]*")
@@ -150,10 +151,9 @@ def check_apart(
 
 
 def listed(counts: dict[str, int]) -> str:
-    """Return {name: number} as "name number, ...", the largest number first."""
-    return ", ".join(
-        f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-    )
+    """Return {name: number} as "name number, ...", the largest number first; names are cut."""
+    largest = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+    return ", ".join(f"{cut(name, LETTERS)} {number:,}" for name, number in largest)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
