@@ -259,15 +259,12 @@ def config_of(flags: Any) -> ConfigDict:
         return config_files.read_file(flags.config)
     place = stores.path(flags.workdir) if flags.workdir else None
     if flags.mode == "train" and not (place and (place / "config.json").is_file()):
-        if place and (both := quickstart_record.read(place)):
-            return both.config(place)
-        which = "such as --config=configs/quickstart.py; see --help"
-        if place and (place / "tokenizer" / "config.json").is_file():
-            which = (
-                f"that which both stages in {place} were begun with, and its keys, as there is no "
-                f"{quickstart_record.FILE} that says them"
-            )
-        raise InputError(f"--config=FILE is needed to train, or to compile it: {which}")
+        if place and (both := quickstart_record.going_on(place)):
+            return both
+        raise InputError(
+            "--config=FILE is needed to train, or to compile it: such as "
+            "--config=configs/quickstart.py; see --help"
+        )
     if not flags.workdir:
         raise InputError(f"--workdir=DIR is needed to {flags.mode}: the workdir of a training run")
     if flags.mode == "encode":

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from evqgan import evals
 from evqgan.core import build, exported, files, mesh, pictures, processes, quickstart_record
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, cut
 from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
@@ -235,8 +235,9 @@ def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     own: list[Any] = list(labels[first]) if model.classes else [None] * len(first)
     following = [(k + 1) % model.classes for k in own] if model.classes else own
 
-    called = model.class_names or range(model.classes)
-    as_classes = f" as {', '.join(str(called[k]) for k in following)}" if model.classes else ""
+    called = model.class_names or [str(k) for k in range(model.classes)]
+    names = [cut(called[k], mode_sample.LETTERS) for k in following if model.classes]
+    as_classes = f" as {', '.join(names)}" if names else ""
     centre, box, lower = (np.zeros(model.size, bool) for _ in range(3))
     centre[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = True
     box[:, unit : width - unit] = True

@@ -205,6 +205,7 @@ def test_the_command_in_the_message_of_missing_weights_is_understood(tmp_path):
     "args, message",
     [
         (["vgg61", "x.pth"], "there is no system 'vgg61': did you mean 'vgg16'?"),
+        (["x.pth"], "a name comes before a path, as in `python -m evqgan.convert NAME x.pth`: exp"),
         (
             ["--download"],
             "a system is needed: expected one of clip, dinov2, efficientnet_lite0, ",

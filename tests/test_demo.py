@@ -217,6 +217,10 @@ def test_uploads_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
         file.write_bytes(png_header(8_256, 5_504))
         with pytest.raises(InputError, match="at most 33,554,432 pixels"):
             uploads.read(file)
+    for format in ("PNG", "WEBP"):
+        Image.new("1", (6000, 4000)).save(file, format)
+        with pytest.raises(InputError, match="at most 256 times its bytes, got 6,000 x 4,000 pix"):
+            uploads.read(file)
     file.write_text("text")
     with pytest.raises(InputError, match="expected a picture"):
         uploads.read(file)

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from evqgan.core import cli, cluster, limits, space, stores
+from evqgan.core import cli, cluster, exported, limits, space, stores
 from evqgan.core.errors import InputError
 from evqgan.data import named
 from evqgan.data.builders import drawings
@@ -102,6 +102,30 @@ def test_a_quickstart_that_is_new_and_one_that_goes_on(quick, capsys):
     code, rows, _ = examine(capsys, f"--workdir={run}/tokenizer")
     assert code == 0 and "goes on from step 6" in rows["workdir"][1], rows
     assert "60 images" in rows["data"][1] and "(1 are there)" in rows["disk"][1]
+
+
+def test_a_workdir_alone_goes_on_as_in_training(quick, capsys):
+    run = workdirs.copy(pathlib.Path("run"))
+    fails(capsys, "config", "as there is no quickstart.json that says them", f"--workdir={run}")
+    begun = {"config": "quickstart:tiny", "keys": ["--config.generator.batch_size=7"]}
+    (run / "quickstart.json").write_text(json.dumps(begun))
+    _, rows, _ = examine(capsys, f"--workdir={run}")
+    assert rows["config"] == ("ok", "stage1 and stage2, workdir run")
+    assert {"tokenizer workdir", "generator workdir"} <= set(rows)
+    assert "of another config" in rows["generator workdir"][1], rows
+
+
+def test_a_model_is_loaded_and_one_that_is_damaged_is_told(quick, capsys, tmp_path):
+    code, rows, _ = examine(capsys, "--workdir=drawings")
+    assert code == 0 and "data" not in rows
+    said = "drawings is an exported model, which is whole: it can be used, but not trained on"
+    assert rows["model"] == ("ok", said)
+    asked = [FOLDER, "--config.dataset.name=generated", "--workdir=drawings"]
+    fails(capsys, "workdir", "which nothing is written into: give another --workdir", *asked)
+    shutil.copytree(exported.EXAMPLES / "drawings", tmp_path / "passed_on")
+    file = tmp_path / "passed_on" / exported.WEIGHTS
+    file.write_bytes(file.read_bytes()[:-100])
+    fails(capsys, "model", "export the model again", "--workdir=passed_on")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,28 @@ def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):
         save_json(tmp_path / "file" / "a.json", {})
 
 
+def test_a_link_that_leads_nowhere_is_told(tmp_path):
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "file").touch()
+    (tmp_path / "through").symlink_to(tmp_path / "file" / "inner")
+    for name, told in (
+        ("gone", "gone is a link to nowhere, which is not there;"),
+        ("gone/inner", "gone is a link to nowhere, which is not there;"),
+        ("round", "round is a link to round, and so on in a loop;"),
+        ("round/inner", "round is a link to round, and so on in a loop;"),
+        ("through", "through is a link to .*inner, which is not there;"),
+    ):
+        with pytest.raises(InputError, match=f"cannot write .*{name}: .*{told}"):
+            files.tried(tmp_path / name)
+        with (
+            pytest.raises(InputError, match=f"cannot write .*{name}: .*{told}"),
+            files.owned(tmp_path / name),
+        ):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["file", "gone", "round", "through"]
+
+
 def test_a_folder_has_one_owner_at_a_time(tmp_path):
     owned = "from evqgan.core import files\nwith files.owned(r'{}'): pass"
     command = [sys.executable, "-c", owned.format(tmp_path / "run")]

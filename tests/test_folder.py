@@ -218,7 +218,32 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path):
     fill(tmp_path / "data", "cat/0.png")
     (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "cat" / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "cat" / "higher").symlink_to(tmp_path)
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "data" / "dog")
     assert image_paths(str(tmp_path / "data")) == ["cat/0.png", "dog/0.png", "dog/1.png"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_folder_that_several_links_name_is_read_under_each(tmp_path, monkeypatch, reverse):
+    """In whichever order the system lists them."""
+    fill(tmp_path / "elsewhere", "0.png", "1.png")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "train" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "validation").symlink_to("train")
+    walk = os.walk
+
+    def listing(*given, **also):
+        for parent, folders, files in walk(*given, **also):
+            folders.sort(reverse=reverse)
+            yield parent, folders, sorted(files, reverse=reverse)
+
+    monkeypatch.setattr(os, "walk", listing)
+    below = [f"{name}/{k}.png" for name in ("cat", "dog") for k in range(2)]
+    for split in ("train", "validation"):
+        source = Folder(str(tmp_path / "data"), split)
+        assert sorted(source.paths) == [f"{split}/{path}" for path in below]
+        assert source.class_names == ("cat", "dog")
 
 
 def test_a_relative_path_that_is_not_there_is_told_where_it_begins(tmp_path, monkeypatch):
@@ -249,9 +274,12 @@ def test_errors_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     file = tmp_path / "file.png"
     file.write_bytes(png())
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
     for folder, message in [
         (tmp_path / "missing", "expects a folder of images, got .*missing"),
         (file, "which is no folder"),
+        (link, "which is no folder, as .*link is a link to nowhere, which is not there: set"),
         (tmp_path / "empty", "holds no image; expected files ending in"),
     ]:
         with pytest.raises(InputError, match=message) as caught:

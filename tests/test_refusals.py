@@ -445,7 +445,9 @@ def test_what_is_no_workdir_is_told_by_what_it_is(tmp_path):
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     (stopped / "plan.json").touch()
+    (tmp_path / "gone").symlink_to("nowhere")
     for path, message in (
+        (tmp_path / "gone" / "run", "gone is a link to nowhere, which is not there: give the fol"),
         (stopped, "holds a run of both stages that was stopped before its tokenizer began"),
         (picture, "cat.png is a file: give the folder"),
         (

@@ -180,3 +180,8 @@ def test_samples_and_evaluations_replace_no_other_files(place, tmp_path, capsys)
     assert "holds other files, such as evaluation.json" in first
     assert "evaluation.json is not what evaluate writes" in second
     assert files_of(tmp_path) == before
+    (tmp_path / "out" / "evaluation.json").mkdir(parents=True)
+    call = ["main", f"--workdir={place}", "--mode=evaluate", f"--out={tmp_path / 'out'}"]
+    assert main.main(call) == 2
+    found = capsys.readouterr()
+    assert "expected a file, but" in found.err and "loading" not in found.out

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from evqgan.core.errors import InputError
+from evqgan.data import pipeline
 from evqgan.data import survey as module
 from evqgan.data.dataset import Dataset
 from evqgan.data.survey import look, survey
@@ -145,6 +146,26 @@ def test_a_class_of_which_no_image_is_held_out_or_to_train_on_is_named(tmp_path)
     numbers = [int(note.split()[1]) for note in notes]
     assert ["to train on" in note for note in notes] == [True, False]
     assert sum(numbers) == 40 and 0 < numbers[0] < 15
+
+
+def test_long_names_of_classes_are_cut(tmp_path):
+    names = [letter * 200 for letter in "abcd"]
+    paths = [f"{part}/{name}/{part}.png" for name in names for part in ("train", "val")]
+    dataset = filled(tmp_path, {path: picture(k) for k, path in enumerate(paths[:-1])})
+    found = survey(dataset)
+    assert found.lines()[1] == f"4 classes: {', '.join(f'{x[:37]}... 2' for x in names[:3])}, " + (
+        f"{names[3][:37]}... 1"
+    )
+    assert found.notes == [
+        f"of 1 class no image is held out: {names[3][:37]}...; no number can tell how well these do"
+    ]
+    assert f"({', '.join(f'{name[:37]}... 1' for name in names)})" in pipeline.summary(
+        dataset, pipeline.open_split(dataset, dataset.train)
+    )
+    (note,) = survey(
+        filled(tmp_path / "one", {f"{names[0]}/{k}.png": picture(k) for k in range(2)})
+    ).notes
+    assert note.startswith(f"there is one class, '{names[0][:37]}...': ")
 
 
 def test_too_few_and_too_many_broken_images_are_refused_in_a_line(tmp_path):

@@ -107,3 +107,27 @@ def test_a_run_of_the_same_kind_goes_on(tmp_path):
     for place in (one, both / "tokenizer", both / "generator", tmp_path / "new"):
         workdir_check.check(place, both=False)
     assert json.loads((one / "config.json").read_text())["stage"] == "stage1"
+
+
+@pytest.mark.parametrize("config", ["folder", "quickstart:tiny"])
+def test_what_is_in_the_way_of_results_is_told_before_training(
+    config, tmp_path, pictures, capsys, monkeypatch
+):
+    monkeypatch.setattr("evqgan.training.loop.prepare", None)  # nothing gets as far
+    place = tmp_path / "place"
+    command = ["evqgan", f"--config={config}", f"--workdir={place}"]
+    command += [f"--config.dataset.folder={pictures}"] * (config == "folder")
+    folders, written = workdir_check.LATER
+    for name in (*folders, *written):
+        inner = place / name
+        inner.parent.mkdir(parents=True, exist_ok=True)
+        inner.touch() if name in folders else inner.mkdir()
+        assert main.main(command) == 2
+        said = capsys.readouterr().err
+        assert f"{inner} is a {'file' if name in folders else 'folder'}, and this run" in said
+        assert said.endswith(" of that name: move it away, or give another --workdir\n")
+        inner.unlink() if name in folders else inner.rmdir()
+    (place / "samples").rmdir()
+    (place / "samples").symlink_to("nowhere")
+    assert main.main(command) == 2
+    assert "samples is a link to nowhere, which is not there: move" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evqgan.core.cli import TEXTS, Flag
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, cut
 from evqgan.evals import provenance
 from evqgan.features.names import RENAMED, network_of
 from evqgan.inference.evaluation import read_evaluation
@@ -158,5 +158,4 @@ def model_of(card: dict[str, Any]) -> str:
 
 def short(value: Any) -> str:
     """Return a value of a card in at most SHOWN characters; None is what a card does not say."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return cut("nothing" if value is None else repr(value), SHOWN)

@@ -144,6 +144,8 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
     system, *paths = words or [""]
     if system not in SYSTEMS:
         what = f"there is no system {system!r}" if system else "a system is needed"
+        if system and pathlib.Path(system).expanduser().exists():
+            what = f"a name comes before a path, as in `python -m evqgan.convert NAME {system}`"
         hint = suggestion(system, [*SYSTEMS, *LICENCES, *public.TABLE])
         raise InputError(f"{what}: {hint}; see python -m evqgan.convert --help")
     source = origin(system, values.download, values.package, paths)

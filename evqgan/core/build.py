@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from evqgan.core import kinds
-from evqgan.core.errors import InputError, NoModule, first_line, shown
+from evqgan.core.errors import InputError, NoModule, cut, first_line, shown
 
 T = TypeVar("T")
 LISTED, SHORT = 5, 60  # ours: differences that a message lists, and the length of a value in it
@@ -86,8 +86,7 @@ def listed(found: Mapping[str, tuple[Any, Any]], prefix: str = "") -> str:
 
 def _short(value: Any) -> str:
     """Return a value in at most SHORT characters."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."
+    return cut(" ".join(str(value).split()), SHORT)
 
 
 def keys_of(

@@ -57,6 +57,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def cut(text: str, letters: int) -> str:
+    """Return a text in at most so many letters: of a longer one the beginning, and "..."."""
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
 def size_text(size: Sequence[int]) -> str:
     """Return a size (H, W) as messages have it, width first: "64x64", "64x32 (width x height)"."""
     height, width = size
@@ -70,10 +75,32 @@ def of_system(error: OSError) -> str:
     if not isinstance(path, str | os.PathLike):
         return reason
     path = pathlib.Path(path)
+    if link := leads_nowhere(path):
+        return link
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         there = next((place for place in (path, *path.parents) if place.exists()), path)
         return reason if there.is_dir() else f"expected a folder, but {there} is a file"
     return f"expected a file, but {path} is a folder" if error.errno == errno.EISDIR else reason
+
+
+def leads_nowhere(path: str | os.PathLike[str]) -> str:
+    """Return "PATH is a link to ..., which is not there" of a local path that is one, or in one.
+
+    Else "". Of links that form a loop it says so.
+    """
+    places = (pathlib.Path(path), *pathlib.Path(path).parents)
+    link = next((x for x in places if os.path.islink(x) and not os.path.exists(x)), None)
+    if link is None:
+        return ""
+    ends = "which is not there"
+    try:
+        link.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            ends = "and so on in a loop"
+        elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return ""  # it may be there: the system says what keeps from it
+    return f"{link} is a link to {os.readlink(link)}, {ends}"
 
 
 def system_number(error: BaseException | None) -> int:

@@ -15,7 +15,7 @@ import pathlib
 from typing import Any
 
 from evqgan.core import files, hub, public, stores
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, leads_nowhere
 
 STAGE = "exported"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -47,6 +47,8 @@ def meant(path: pathlib.Path) -> str:
 
 def no_workdir(path: pathlib.Path) -> str:
     """Return the message for a path that was given as a workdir but has no config.json."""
+    if not stores.is_remote(path) and (link := leads_nowhere(path)):
+        return f"{link}: give the folder that a run was trained in, its workdir"
     if path.is_file():
         return f"{path} is a file: give the folder that a run was trained in, its workdir"
     if path.parent.name == "checkpoints":

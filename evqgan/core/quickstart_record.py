@@ -82,6 +82,22 @@ def read(workdir: pathlib.Path) -> Command | None:
     return Command(name, tuple(keys))
 
 
+def going_on(workdir: pathlib.Path) -> ConfigDict | None:
+    """Return the config with which training in a workdir goes on that has no config of its own.
+
+    None where it holds no run of both stages. Raises InputError where nothing says how that was
+    begun.
+    """
+    if command := read(workdir):
+        return command.config(workdir)
+    if (workdir / "tokenizer" / "config.json").is_file():
+        raise InputError(
+            "--config=FILE is needed to train, or to compile it: that which both stages in "
+            f"{workdir} were begun with, and its keys, as there is no {FILE} that says them"
+        )
+    return None
+
+
 def is_key(text: object) -> bool:
     """Return whether a text is a key of the config as the command line has it."""
     return isinstance(text, str) and bool(config_files.OVERRIDE.match(text))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 
 from evqgan.core import stores
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, cut, leads_nowhere
 from evqgan.data.splits import select
 from evqgan.data.transforms import read_bytes
 
@@ -39,6 +39,7 @@ EXTENSIONS = (
 # sub-folders that may hold the validation images, first one wins
 VALIDATION = ("validation", "val", "valid", "test")
 NAMED = 3  # ours: images that a message names
+LETTERS = 40  # ours: of a name in a list
 # Of a name: control characters, ends of lines, and what stands for bytes that are not UTF-8.
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 UNWRITABLE_NAME = re.compile(rf"(?:[^/]*/)*?[^/]*?{UNWRITABLE.pattern}[^/]*")
@@ -57,12 +58,15 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
     """Return `image_paths`, the endings of other files with their numbers, and empty sub-folders.
 
     Images are the files with one of EXTENSIONS that Pillow reads here. A sub-folder is empty
-    without an image or another sub-folder in it. Hidden files do not count.
+    without an image or another sub-folder in it. Hidden files do not count. Links are followed,
+    but for those to a folder that they lie in, which would lead round in circles.
     """
     if not os.path.isdir(folder):
+        link = leads_nowhere(folder)
+        why = f", as {link}" if link else stores.beginning(folder)
         raise InputError(
             f"config.dataset.folder expects a folder of images, got {folder!r}, "
-            f"which is no folder{stores.beginning(folder)}: set --config.dataset.folder=FOLDER"
+            f"which is no folder{why}: set --config.dataset.folder=FOLDER"
         )
 
     def refuse(error: OSError) -> None:
@@ -74,15 +78,16 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
     found: list[str] = []
     empty: list[str] = []
     others: collections.Counter[str] = collections.Counter()
-    seen: set[str] = set()
+    above = {folder: _with_parents(folder)}  # {folder to be read: all that it lies in, and it}
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [name for name in files if not name.startswith(".")]
+        around, seen = above.pop(parent), sorted(name for name in folders if name[0] != ".")
+        folders.clear()
+        for name in seen:
+            inner = os.path.join(parent, name)
+            if os.path.realpath(inner) not in around:  # else a link back up
+                folders.append(name)
+                above[inner] = around | _with_parents(inner)
+        files = sorted(name for name in files if not name.startswith("."))
         keep = [name for name in files if name.lower().endswith(endings)]
         found.extend(
             os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
@@ -101,6 +106,12 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
         )
     check_names(folder, found)
     return sorted(found), others, sorted(empty)
+
+
+def _with_parents(folder: str) -> set[str]:
+    """Return the real path of a folder, and those of all that it lies in."""
+    real = pathlib.Path(os.path.realpath(folder))
+    return set(map(str, (real, *real.parents)))
 
 
 def check_names(folder: str, paths: Iterable[str]) -> None:
@@ -140,10 +151,9 @@ def check_apart(
 
 
 def listed(counts: dict[str, int]) -> str:
-    """Return {name: number} as "name number, ...", the largest number first."""
-    return ", ".join(
-        f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-    )
+    """Return {name: number} as "name number, ...", the largest number first; names are cut."""
+    largest = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
+    return ", ".join(f"{cut(name, LETTERS)} {number:,}" for name, number in largest)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

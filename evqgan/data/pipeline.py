@@ -16,12 +16,12 @@ import cv2
 import grain
 import numpy as np
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, cut
 from evqgan.core.progress import counted
 from evqgan.data import named, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
-from evqgan.data.folder import Folder, listed
+from evqgan.data.folder import LETTERS, Folder, listed
 from evqgan.data.generated import Generated
 from evqgan.data.views import digest, numbered_view, training_view, validation_view
 from evqgan.data.workers import Workers
@@ -158,16 +158,15 @@ def summary(dataset: Dataset, source: Any) -> str:
         counts = np.bincount(labels, minlength=len(names))
         each = f"{counts.min():,} to {counts.max():,} each"
         if len(names) <= CLASSES:
-            each = ", ".join(f"{name} {n:,}" for name, n in zip(names, counts, strict=True))
+            each = ", ".join(f"{cut(x, LETTERS)} {n:,}" for x, n in zip(names, counts, strict=True))
         text += f" ({each})"
     ours = (dataset.train, dataset.validation) == ("train", "validation")
     by_hash = of_folder and source.divided and ours
     how = "one of ten by the hash of its name" if by_hash else f"the split {dataset.validation!r}"
     text += f"; {len(held):,} held out: {how}"
     if of_folder and source.ignored:
-        number = sum(source.ignored.values())
-        files = "file" if number == 1 else "files"
-        text += f"; {number:,} {files} ignored: {listed(source.ignored)}"
+        number = counted(sum(source.ignored.values()), "file")
+        text += f"; {number} ignored: {listed(source.ignored)}"
     return text
 
 

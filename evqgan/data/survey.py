@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, cut
 from evqgan.core.progress import counted, heartbeat
 from evqgan.data.copies import copies
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import forgiven
-from evqgan.data.folder import Folder, listed
-from evqgan.data.transforms import ORIENTATION, TOO_LARGE, check_size, decode, read_bytes
+from evqgan.data.folder import LETTERS, Folder, listed
+from evqgan.data.transforms import ORIENTATION, TOO_LARGE, check_pixels, decode, read_bytes
 
 # Ours: a folder of at most so many images and bytes is decoded, which takes seconds; of a larger
 # one the head of each file is read, and its end.
@@ -186,7 +186,7 @@ def look(path: str, whole: bool) -> Look:
         data = read_bytes(path) if whole else b""
         with Image.open(io.BytesIO(data) if whole else path) as image:
             size, kinds, form = image.size, _kinds(image), image.format or ""
-        check_size(*size, len(data) or os.path.getsize(path))
+        check_pixels(*size)
         if whole or not _ends_well(path, form):  # some programs write more behind the picture
             decode(data or read_bytes(path))
     except Image.DecompressionBombError:
@@ -293,9 +293,10 @@ def _of_lacking(train: Folder, held: Folder) -> list[str]:
         counts = np.bincount(part.labels, minlength=len(part.class_names))
         names = [name for i, name in enumerate(part.class_names) if not counts[i]]
         if names and len(part):
+            some = _some([cut(name, LETTERS) for name in names])
             notes.append(
-                f"of {counted(len(names), 'class')} no image is {lack}: {_some(names)}; no number "
-                "can tell how well these do"
+                f"of {counted(len(names), 'class')} no image is {lack}: {some}; no number can "
+                "tell how well these do"
             )
     return notes
 
@@ -306,10 +307,10 @@ def _notes(source: Folder, paths: Iterable[str]) -> list[str]:
     top = 0 if source.divided else 1  # where classes stand: below train/ and validation/
     flat = [path for path, parts in below.items() if len(parts) == top + 1]
     if len(source.class_names) == 1:
-        inner = os.path.join(source.folder, source.class_names[0])
+        (name,) = source.class_names
         return [
-            f"there is one class, {source.class_names[0]!r}: if it is no class, or holds the "
-            f"classes, give --config.dataset.folder={inner}"
+            f"there is one class, {cut(name, LETTERS)!r}: if it is no class, or holds the "
+            f"classes, give --config.dataset.folder={os.path.join(source.folder, name)}"
         ]
     if not source.class_names and flat and len(flat) < len(below):
         return [

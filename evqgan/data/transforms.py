@@ -23,8 +23,6 @@ TOO_LARGE = (
     f"expected an image of at most {MAX_PIXELS:,} pixels, got more than twice as many: make it "
     "smaller"
 )
-# ours: an image above 64 MiB as RGB has at least a 256th of that as a file, as photographs do
-BOMB, FOLD = 2**26, 256
 MAX_BYTES = 2**29  # ours: of a file; half a GiB holds any such image
 ORIENTATION = 0x0112  # the EXIF tag; 1 = upright
 # Which filters scale an image that is cropped so, for the card of a number.
@@ -67,11 +65,11 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
     `background`, 16 bits become 8, EXIF rotation is applied, of an animation the first frame is
     taken.
     Raises InputError if the bytes are no whole image of a known range (of JPEG and PNG see
-    `damage`), or so few that they unfold to a BOMB.
+    `damage`).
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            check_size(*image.size, len(data))
+            check_pixels(*image.size)
             if image.format in ("JPEG", "MPO"):
                 return _decode_jpeg(image, data, background)
             if image.format == "PNG":
@@ -90,20 +88,6 @@ def decode(data: bytes, background: str = "white") -> np.ndarray:
         raise InputError(
             f"expected an image, got {len(data)} bytes that do not decode: {reason}"
         ) from None
-
-
-def check_size(width: int, height: int, length: int) -> None:
-    """Raise InputError for an image of more than MAX_PIXELS, or a BOMB.
-
-    length: bytes of its file.
-    """
-    check_pixels(width, height)
-    size = size_text((height, width))
-    if 3 * width * height > max(BOMB, FOLD * length):
-        raise InputError(
-            f"expected an image that unfolds to at most {FOLD} times its bytes, got "
-            f"{size} pixels in {length:,} bytes: make it smaller"
-        )
 
 
 def check_pixels(width: int, height: int) -> None:

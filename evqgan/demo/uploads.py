@@ -14,6 +14,8 @@ from evqgan.data import transforms
 
 BYTES = 16 * 2**20  # ours: of a file; a photograph of a telephone has a quarter of it
 PIXELS = 2**25  # ours: of a file as it is decoded, 100 MB; twice a photograph of 16 million
+# ours: a picture above 64 MiB as RGB has at least a 256th of that as a file, as photographs do
+BOMB, FOLD = 2**26, 256
 CANVAS = 2**20  # ours: pixels of what is edited, a square of 1024
 SHOWN = 512  # ours: pixels that the longer side of a small picture has in the brush's canvas
 NONE = "upload a picture first, or take one from Generate"
@@ -42,7 +44,10 @@ def required(image: Any) -> np.ndarray:
 
 
 def check_header(data: bytes) -> None:
-    """Raise InputError for bytes whose header says more than PIXELS pixels, or says none."""
+    """Raise InputError for bytes whose header says more than PIXELS pixels, a BOMB, or says none.
+
+    Files of one's own may be flat: only what comes from a browser has to unfold like a photograph.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
@@ -53,6 +58,11 @@ def check_header(data: bytes) -> None:
     if width * height > PIXELS:
         raise InputError(
             f"expected a picture of at most {PIXELS:,} pixels, got {width:,} x {height:,}"
+        )
+    if 3 * width * height > max(BOMB, FOLD * len(data)):
+        raise InputError(
+            f"expected a picture that unfolds to at most {FOLD} times its bytes, got {width:,} x "
+            f"{height:,} pixels in {len(data):,} bytes: make it smaller"
         )
 
 

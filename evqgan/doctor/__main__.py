@@ -106,7 +106,10 @@ def examined(report: Report, values: Any, rest: list[str]) -> str:
         return processes.others_failed(bool(report.failed()))
     read: list[Any] = []
     given = values.config, values.workdir, rest
-    if report.run("config", lambda: read.append(experiment.read(*given))):
+    is_read = report.run("config", lambda: read.append(experiment.read(*given)))
+    if is_read and not values.config and experiment.is_model(workdir):
+        report.run("model", lambda: experiment.loaded(read[0], workdir))
+    elif is_read:
         experiment.check(report, read[0], workdir)
     return processes.others_failed(bool(report.failed()))
 

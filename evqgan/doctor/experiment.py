@@ -25,6 +25,7 @@ from evqgan.core import (
     integrity,
     limits,
     mesh,
+    quickstart_record,
     schema,
     stores,
     weights,
@@ -35,6 +36,7 @@ from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.doctor import datasets, machine
 from evqgan.doctor.report import NotYet, Report, Wrong
+from evqgan.inference.model import load
 from evqgan.own_images import config as own_images
 from evqgan.own_images import plans
 from evqgan.training import disk as disks
@@ -56,10 +58,30 @@ class Part:
 
 
 def read(file: str | None, workdir: str | None, overrides: list[str]) -> ConfigDict:
-    """Return the config of --config, or else that of --workdir, with --config.KEY set."""
-    config = config_files.read_file(file) if file else config_files.of_workdir(workdir or "")[0]
+    """Return the config of --config, or else that of --workdir, with --config.KEY set.
+
+    Of a run of both stages it is that of both, as in evqgan.main.
+    """
+    if file:
+        config = config_files.read_file(file)
+    else:
+        folder = exported.find(workdir or "")
+        is_one = (folder / exported.CONFIG).is_file()
+        both = None if is_one else quickstart_record.going_on(folder)
+        config = both or config_files.of_workdir(workdir or "")[0]
     config_files.override(config, overrides)
     return config
+
+
+def is_model(workdir: str) -> bool:
+    """Return whether --workdir names an exported model, which can be used and is not trained."""
+    return exported.is_one(exported.find(workdir))
+
+
+def loaded(config: ConfigDict, workdir: str) -> str:
+    """Load an exported model, as sampling from it does, and say what it is."""
+    load(workdir, config)
+    return f"{workdir} is an exported model, which is whole: it can be used, but not trained on"
 
 
 def parts(config: ConfigDict, workdir: str) -> list[Part]:

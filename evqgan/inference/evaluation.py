@@ -64,7 +64,7 @@ def evaluate(
         if chief:
             tried(file.parent)
     found: Evaluation = {"numbers": {}, "protocols": {}}
-    if file.is_file():
+    if file.exists():
         earlier = read_evaluation(file)  # which is refused if it is another file
         found = earlier if metrics else found
     before = dict(found["numbers"])

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from evqgan.core import checkpoint, exported, files, npz, pictures, processes, signals, stores
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, cut
 from evqgan.core.progress import Progress, counted, duration
 from evqgan.data.folder import check_apart
 from evqgan.evals.provenance import MadeBy, fingerprint
@@ -327,8 +327,7 @@ def grid_columns(
         return columns
     left = WIDTH
     for label in dict.fromkeys(labels.tolist()):
-        name = names[label]
-        text = name if len(name) <= LETTERS else f"{name[: LETTERS - 3]}..."
+        text = cut(names[label], LETTERS)
         left -= max(side, pictures.width_of(text)) + pictures.GAP
         if columns and (left < 0 or len(columns) == COLUMNS):
             break

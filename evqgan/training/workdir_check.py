@@ -4,8 +4,19 @@ import os
 import pathlib
 
 from evqgan.core import exported, hub, stores
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, leads_nowhere
 
+# What a run of both stages makes only after it has trained its tokenizer: folders, and files.
+LATER = (
+    ("generator", "samples"),
+    (
+        "evaluation.json",
+        "reconstructions.png",
+        "edits.png",
+        "samples/samples.npz",
+        "samples/grid.png",
+    ),
+)
 # What other commands write: a name or pattern each, and what a folder that has it holds.
 OTHERS = {
     "samples.npz": "samples",
@@ -19,13 +30,17 @@ OTHERS = {
 def check(workdir: str | os.PathLike[str], both: bool) -> None:
     """Raise InputError where a run that begins or goes on in `workdir` would hide what is there.
 
-    That is a run of the other kind, an exported model, samples, encoded ids, or a data set. Every
-    command that trains calls this before it writes anything.
+    That is a run of the other kind, an exported model, samples, encoded ids, or a data set. So it
+    does for a folder where a run of both stages comes to write a file, or the other way round.
+    Every command that trains calls this before it writes anything.
 
     both: whether the run is one of both stages, with a folder for each, or of one stage.
     """
-    if holds := _holds(stores.path(workdir), both):
+    folder = stores.path(workdir)
+    if holds := _holds(folder, both):
         raise InputError(f"{workdir} {holds}: give another --workdir")
+    if both and not stores.is_remote(folder) and (found := _in_the_way(folder)):
+        raise InputError(f"{found}: move it away, or give another --workdir")
 
 
 def _holds(folder: pathlib.Path, both: bool) -> str:
@@ -44,6 +59,20 @@ def _holds(folder: pathlib.Path, both: bool) -> str:
     found = (what for name, what in OTHERS.items() if any(folder.glob(name)))
     what = next(found, "")
     return f"holds {what}, and no run" if what else ""
+
+
+def _in_the_way(workdir: pathlib.Path) -> str:
+    """Return what is in the way of what a run of both stages makes, in words; "" for nothing."""
+    folders, files = LATER
+    for folder in (workdir / name for name in folders):
+        if link := leads_nowhere(folder):
+            return link
+        if os.path.lexists(folder) and not folder.is_dir():
+            return f"{folder} is a file, and this run makes a folder of that name"
+    for file in (workdir / name for name in files):
+        if file.is_dir():
+            return f"{file} is a folder, and this run writes a file of that name"
+    return ""
 
 
 def _is_run(folder: pathlib.Path) -> bool:
