@@ -16,6 +16,7 @@ from evqgan.core import kinds, mesh
 from evqgan.core.errors import InputError, shown
 from evqgan.core.processes import Report
 from evqgan.core.progress import Progress, counted, heartbeat, say
+from evqgan.inference.images import check_plain
 
 Progressing: TypeAlias = bool | Report  # what a `progress` of the public methods may be
 
@@ -122,6 +123,7 @@ class BatchRunner:
                 "a model computes in the process that loaded it, and not in one that was forked "
                 "from it: begin others by multiprocessing's 'spawn', and load the model there"
             )
+        check_plain(arrays, "rows")
         number, results = len(arrays[0]), []
         began = self.clock() if report else 0.0
         if not number:

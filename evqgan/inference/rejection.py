@@ -25,6 +25,7 @@ from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
 from evqgan.inference.class_names import Classes
 from evqgan.inference.core import CoreModel
+from evqgan.inference.images import is_float
 from evqgan.inference.resumable import SamplingTask
 from evqgan.nn import resnet
 
@@ -97,7 +98,7 @@ def best(labels: np.ndarray, candidates: np.ndarray, scores: np.ndarray) -> np.n
 def checked(scores: Any, number: int) -> np.ndarray:
     """Return what a classifier gave, as float32 [number]; InputError if it is anything else."""
     scores = np.asarray(scores)
-    is_number = scores.dtype.kind in "fiub"
+    is_number = scores.dtype.kind in "iub" or is_float(scores.dtype)
     if scores.shape != (number,) or not is_number or not np.isfinite(scores).all():
         found = f"{scores.dtype} {list(scores.shape)}"
         found = "not finite" if scores.shape == (number,) else found
