@@ -1,5 +1,6 @@
 """The Python API on the model that ships: what it takes, what it gives, and what its docs show."""
 
+import contextlib
 import copy
 import doctest
 import functools
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
+from jax.sharding import AxisType
 from PIL import Image
 
 import evqgan
@@ -162,6 +164,36 @@ def test_floats_that_numpy_lacks_are_taken(dtype):
     np.testing.assert_array_equal(masks.as_bool(MASK.astype(dtype)), MASK)
     scores = rejection.checked(jnp.asarray([0.5, 1], dtype), 2)
     assert scores.dtype == np.float32 and scores.tolist() == [0.5, 1]
+
+
+def test_settings_of_jax_that_a_user_has_for_other_code_change_nothing():
+    ids, seen = loaded().encode(made()), []
+    decoded = loaded().decode(ids)
+    with contextlib.ExitStack() as stack:
+        for setting in (
+            jax.enable_x64(True),
+            jax.numpy_dtype_promotion("strict"),
+            jax.transfer_guard("disallow_explicit"),
+            jax.disable_jit(),
+            jax.default_prng_impl("rbg"),
+            jax.threefry_partitionable(False),
+            jax.set_mesh(jax.make_mesh((1,), ("x",), axis_types=(AxisType.Explicit,))),
+        ):
+            stack.enter_context(setting)
+        model = evqgan.load("drawings")
+        exactly(model.generate(2, labels=[0, 8], seed=1), made())
+        exactly(model.encode(made()), ids)
+        assert model.takes((96, 64))
+        before = model.runner.compiling
+
+        def progress(*_):
+            seen.append(jax.config.jax_enable_x64)
+
+        exactly(model.decode(ids, progress=progress), decoded)
+    exactly(model.generate(2, labels=[0, 8], seed=1), made())
+    exactly(model.encode(made()), ids)
+    assert model.runner.compiling == before
+    assert seen == [True]  # the user's own code has the user's settings
 
 
 def test_images_may_come_from_a_generator():

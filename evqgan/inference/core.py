@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported, limits, mesh, stores
+from evqgan.core import build, checkpoint, exported, jax_settings, limits, mesh, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -38,6 +38,7 @@ class CoreModel(Guarded):
     What a generated image depends on, and when it is the same to the bit: `model.Model`, "Seeds".
     """
 
+    @jax_settings.ours()
     def __init__(
         self,
         config: Any,
@@ -174,6 +175,7 @@ class CoreModel(Guarded):
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")
         return ids.astype(np.int32)
 
+    @jax_settings.ours()
     def takes(self, shape: tuple[int, int]) -> bool:
         """Return whether the tokenizer's networks take images of this size (H, W) whole."""
         images = jax.ShapeDtypeStruct((1, *shape, 3), np.uint8)

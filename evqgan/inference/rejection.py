@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import mesh, weights
+from evqgan.core import jax_settings, mesh, weights
 from evqgan.core.errors import InputError, first_line, is_out_of_memory
 from evqgan.core.leafwise_init import Drawing
 from evqgan.inference import resumable
@@ -192,6 +192,7 @@ def imagenet_numbers(name: str, classes: Classes) -> np.ndarray:
     return np.argsort(np.argsort(names)).astype(np.int32)
 
 
+@jax_settings.ours()
 def imagenet(name: str, where: str, runner: BatchRunner, numbers: np.ndarray) -> Callable:
     """Return a ResNet as a classifier: the probability of the label, on the devices of `runner`.
 
