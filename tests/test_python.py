@@ -1,5 +1,6 @@
 """The Python API on the model that ships: what it takes, what it gives, and what its docs show."""
 
+import contextlib
 import copy
 import doctest
 import functools
@@ -11,9 +12,11 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import workdirs
+from jax.sharding import AxisType
 from PIL import Image
 
 import evqgan
@@ -21,13 +24,14 @@ from evqgan import models as networks
 from evqgan.core import pictures
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
-from evqgan.inference import devices, images, masks, tiled
+from evqgan.inference import devices, images, masks, rejection, tiled
 from evqgan.inference import model as models
 from evqgan.inference.model import Model
 
 METHODS = ("encode", "decode", "reconstruct", "generate", "sample", "edit", "outpaint")
 MASK = np.zeros((64, 64), bool)
 MASK[16:48, 16:48] = True
+TRACED = r"got an array that JAX traces: call evqgan.load and .* outside of jax.jit"
 
 
 @functools.cache
@@ -78,6 +82,57 @@ WRONG = {
         lambda: loaded().edit(picture(), np.ma.masked_array(MASK), label=0),
         "expected a mask as plain arrays, got a masked array",
     ),
+    "traced": (lambda: jax.jit(loaded().reconstruct)(picture()), f"as images, {TRACED}"),
+    "traced in a list": (
+        lambda: jax.vmap(lambda image: loaded().encode([image]))(picture()[None]),
+        f"as images, {TRACED}",
+    ),
+    "traced ids": (
+        lambda: jax.jit(loaded().decode)(np.zeros((8, 8, 1), np.int32)),
+        f"as ids, {TRACED}",
+    ),
+    "traced mask": (
+        lambda: jax.jit(lambda mask: loaded().edit(picture(), mask, label=0))(MASK),
+        f"as a mask, {TRACED}",
+    ),
+    "traced label": (
+        lambda: jax.jit(lambda label: loaded().edit(picture(), MASK, label=label))(0),
+        f"as a label, {TRACED}",
+    ),
+    "traced labels": (
+        lambda: jax.jit(lambda labels: loaded().generate(2, labels))(np.arange(2)),
+        f"as labels, {TRACED}",
+    ),
+    "traced setting": (
+        lambda: jax.jit(lambda x: loaded().generate(2, temperature=x))(0.9),
+        f"as temperature, {TRACED}",
+    ),
+    "traced parts": (
+        lambda: jax.jit(loaded().to_ids)(picture()[None]),
+        f"as rows, {TRACED}",
+    ),
+    "traced load": (
+        lambda: jax.jit(lambda x: evqgan.load("drawings").codes + x)(0),
+        f"as weights, {TRACED}",
+    ),
+    "traced acceptance": (
+        lambda: jax.jit(lambda x: loaded().sample(2, acceptance=x))(0.5),
+        "an acceptance above 0 and at most 1, got JitTracer",
+    ),
+    "acceptance": (
+        lambda: loaded().sample(2, acceptance="0.5"),
+        "an acceptance above 0 and at most 1, got '0.5'",
+    ),
+    "dtype": (lambda: evqgan.load("drawings", dtype="f16"), "there is no dtype 'f16' to compute"),
+    "uint16": (
+        lambda: loaded().encode(picture().astype(np.uint16)),
+        r"got uint16 .*: give images.astype\('uint8'\) if .* 255, or \(images // 257\)",
+    ),
+    "int32": (lambda: loaded().encode(picture().astype(int)), r"give images.astype\('uint8'\) if"),
+    "bool": (
+        lambda: loaded().encode(picture() > 99),
+        r"got bool .*: give images.astype\('uint8'\) \* 255$",
+    ),
     "nan": (lambda: loaded().encode(np.full((64, 64, 3), np.nan)), "got nan or infinite numbers"),
     "near": (
         lambda: loaded().encode(np.full((64, 64, 3), -1.0000001)),
@@ -96,6 +151,49 @@ def test_what_cannot_be_used_is_refused_in_one_line(name):
     with pytest.raises(InputError, match=message) as refused:
         wrong()
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn])
+def test_floats_that_numpy_lacks_are_taken(dtype):
+    """Where numbers are the same: images, masks, and what a classifier gives."""
+    floats = np.random.default_rng(0).integers(-4, 5, (2, 64, 64, 3)) / 4
+    for given in (jnp.asarray(floats, dtype), np.asarray(floats, dtype), [*floats.astype(dtype)]):
+        np.testing.assert_array_equal(images.to_uint8(given), images.to_uint8(floats))
+    with pytest.raises(InputError, match=r"floats in \[-1, 1\], got -2 to 2: scale or clip them"):
+        images.to_uint8((2 * floats).astype(dtype))
+    np.testing.assert_array_equal(masks.as_bool(MASK.astype(dtype)), MASK)
+    scores = rejection.checked(jnp.asarray([0.5, 1], dtype), 2)
+    assert scores.dtype == np.float32 and scores.tolist() == [0.5, 1]
+
+
+def test_settings_of_jax_that_a_user_has_for_other_code_change_nothing():
+    ids, seen = loaded().encode(made()), []
+    decoded = loaded().decode(ids)
+    with contextlib.ExitStack() as stack:
+        for setting in (
+            jax.enable_x64(True),
+            jax.numpy_dtype_promotion("strict"),
+            jax.transfer_guard("disallow_explicit"),
+            jax.disable_jit(),
+            jax.default_prng_impl("rbg"),
+            jax.threefry_partitionable(False),
+            jax.set_mesh(jax.make_mesh((1,), ("x",), axis_types=(AxisType.Explicit,))),
+        ):
+            stack.enter_context(setting)
+        model = evqgan.load("drawings")
+        exactly(model.generate(2, labels=[0, 8], seed=1), made())
+        exactly(model.encode(made()), ids)
+        assert model.takes((96, 64))
+        before = model.runner.compiling
+
+        def progress(*_):
+            seen.append(jax.config.jax_enable_x64)
+
+        exactly(model.decode(ids, progress=progress), decoded)
+    exactly(model.generate(2, labels=[0, 8], seed=1), made())
+    exactly(model.encode(made()), ids)
+    assert model.runner.compiling == before
+    assert seen == [True]  # the user's own code has the user's settings
 
 
 def test_images_may_come_from_a_generator():

@@ -56,7 +56,7 @@ from evqgan.convert.download import File
 from evqgan.convert.mapping import to_ours
 from evqgan.convert.packages import PACKAGES, Package
 from evqgan.convert.systems import LICENCES, Given
-from evqgan.core import cli, replacing, signals, stores, weights
+from evqgan.core import cli, jax_settings, replacing, signals, stores, weights
 from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, PATH, SWITCH, TEXT, Flag, whole
 from evqgan.core.config_files import read_file
@@ -278,4 +278,5 @@ def run_model(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")  # shapes alone are asked of JAX
+    jax_settings.require()
     sys.exit(signals.leave(main()))

@@ -285,6 +285,8 @@ def start_jax(several: bool = False) -> None:
     import jax
     from PIL import Image
 
+    from evqgan.core import jax_settings
+
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
     # `data.transforms` refuses these images in a line of its own.
@@ -305,6 +307,7 @@ def start_jax(several: bool = False) -> None:
         raise InputError(
             f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}"
         ) from error
+    jax_settings.require()
 
 
 def _is_for_users(record: Any) -> bool:

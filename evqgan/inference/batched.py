@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from evqgan.core import kinds, mesh
+from evqgan.core import jax_settings, kinds, mesh
 from evqgan.core.errors import InputError, shown
 from evqgan.core.processes import Report
 from evqgan.core.progress import Progress, counted, heartbeat, say
+from evqgan.inference.images import check_plain
 
 Progressing: TypeAlias = bool | Report  # what a `progress` of the public methods may be
 
@@ -122,6 +123,7 @@ class BatchRunner:
                 "a model computes in the process that loaded it, and not in one that was forked "
                 "from it: begin others by multiprocessing's 'spawn', and load the model there"
             )
+        check_plain(arrays, "rows")
         number, results = len(arrays[0]), []
         began = self.clock() if report else 0.0
         if not number:
@@ -130,8 +132,9 @@ class BatchRunner:
         for start in range(0, number, size):
             index = np.minimum(np.arange(start, start + size), number - 1)
             batch = [array[index] for array in arrays]
-            out = self._compile(function, weights, batch)(weights, *batch)
-            results.append(jax.tree.map(lambda x, n=number - start: np.asarray(x)[:n], out))
+            with jax_settings.ours():
+                out = self._compile(function, weights, batch)(weights, *batch)
+                results.append(jax.tree.map(lambda x, n=number - start: np.asarray(x)[:n], out))
             if report:
                 report(min(start + size, number), number, self.clock() - began)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported, limits, mesh, stores
+from evqgan.core import build, checkpoint, exported, jax_settings, limits, mesh, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -21,7 +21,7 @@ from evqgan.inference import planning
 from evqgan.inference.batched import BatchRunner, at_once, once
 from evqgan.inference.class_names import Classes
 from evqgan.inference.guarded import Guarded
-from evqgan.inference.images import check_unmasked
+from evqgan.inference.images import check_plain
 
 # watch(numbers uint32 [b], ids int32 [b,h,w,D]): some of the images, by their numbers, after a
 # step; V = `codes` where still unknown. An image may come twice.
@@ -38,6 +38,7 @@ class CoreModel(Guarded):
     What a generated image depends on, and when it is the same to the bit: `model.Model`, "Seeds".
     """
 
+    @jax_settings.ours()
     def __init__(
         self,
         config: Any,
@@ -57,7 +58,6 @@ class CoreModel(Guarded):
         self.runner = BatchRunner(most, devices)
         limits.require_batch(self.runner.batch_size, tokenizer.shape)
         self.state, self.step = self._restored(model, step)
-
         network = tokenizer.network
         self.factor, self.size = network.factor, tokenizer.shape
         self.codes, self.depth = network.quantizer.codes, network.quantizer.depth
@@ -113,9 +113,8 @@ class CoreModel(Guarded):
     def weights_path(self) -> pathlib.Path:
         """What the weights were read from: the folder of a checkpoint, or a file."""
         folder = stores.path(self.workdir)
-        if exported.is_one(folder):
-            return folder / exported.WEIGHTS
-        return folder / "checkpoints" / str(self.step)
+        one = exported.is_one(folder)
+        return folder / (exported.WEIGHTS if one else f"checkpoints/{self.step}")
 
     def _restored(self, model: Any, step: int | None) -> tuple[dict, int]:
         """Return the state and step of a checkpoint: the latest, or that of `step`."""
@@ -124,7 +123,9 @@ class CoreModel(Guarded):
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
             model.shapes(),
         )
-        return models.restored(self.workdir, like, step)
+        state, found = models.restored(self.workdir, like, step)
+        check_plain(jax.tree.leaves(state), "weights")
+        return state, found
 
     def _needed(self, what: str = "generating") -> models.TokenGenerator:
         """Return the generator, which `what` needs; InputError if the workdir holds a tokenizer."""
@@ -161,7 +162,7 @@ class CoreModel(Guarded):
 
     def checked_ids(self, ids: Any) -> np.ndarray:
         """Return ids [h,w,D] or [B,h,w,D] int as int32 [B,h,w,D]; InputError for all else."""
-        check_unmasked(ids, "ids")
+        check_plain(ids, "ids")
         given = np.asarray(ids)
         ids = given[None] if given.ndim == 3 else given
         if ids.ndim != 4 or ids.shape[-1] != self.depth or ids.dtype.kind not in "iu":
@@ -174,6 +175,7 @@ class CoreModel(Guarded):
             raise InputError(f"expected ids from 0 to {self.codes - 1}, got {found}")
         return ids.astype(np.int32)
 
+    @jax_settings.ours()
     def takes(self, shape: tuple[int, int]) -> bool:
         """Return whether the tokenizer's networks take images of this size (H, W) whole."""
         images = jax.ShapeDtypeStruct((1, *shape, 3), np.uint8)
@@ -237,8 +239,7 @@ class CoreModel(Guarded):
             ids = self.new_ids(labels[part], numbers[part], seed, changes, size)
             results.append((ids, self.to_images(ids, size)))
             if report:
-                done = min(start + size, len(labels))
-                report(done, len(labels), self.runner.clock() - began)
+                report(min(start + size, len(labels)), len(labels), self.runner.clock() - began)
         ids, images = (np.concatenate(parts) for parts in zip(*results, strict=True))
         return ids, images
 

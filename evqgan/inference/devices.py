@@ -69,7 +69,8 @@ def in_dtype(config: ConfigDict, dtype: Any, devices: Sequence[jax.Device]) -> C
     except TypeError:
         name = str(dtype)
     if name not in DTYPES:
-        raise InputError(f"there is no dtype {name!r} to compute in: {suggestion(name, DTYPES)}")
+        given = dtype if isinstance(dtype, str) else name
+        raise InputError(f"there is no dtype {given!r} to compute in: {suggestion(given, DTYPES)}")
     config = config.copy_and_resolve_references()
     config.dtype = name
     if config.stage == "stage2" and config.tokenizer.get("dtype"):

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -42,7 +44,7 @@ def to_uint8(images: Images) -> np.ndarray:
     so bright can be given as uint8; all 1 is white in either range.
     """
     images = list(images) if isinstance(images, Iterator) else images
-    check_unmasked(images, "images")
+    check_plain(images, "images")
     arrays = _as_arrays(images)
     if isinstance(arrays, list | tuple):
         dtypes = sorted({str(image.dtype) for image in arrays if isinstance(image, np.ndarray)})
@@ -55,19 +57,19 @@ def to_uint8(images: Images) -> np.ndarray:
     if not given.size:
         raise InputError("expected at least one image, got none")
     images = given[None] if given.ndim == 3 else given
-    is_float = images.dtype.kind == "f"
-    if images.ndim != 4 or images.shape[-1] != 3 or not (images.dtype == np.uint8 or is_float):
+    fits = images.ndim == 4 and images.shape[-1] == 3
+    if not fits or not (images.dtype == np.uint8 or is_float(images.dtype)):
         got = f"{given.dtype} {list(given.shape)}" if given.ndim else shown(arrays)
         raise InputError(
             "expected images as uint8, or as floats in [-1, 1], of shape [H,W,3] or [B,H,W,3], got "
-            f"{got}{_hint(given.shape)}"
+            f"{got}{_of_other_numbers(given.dtype) if fits else _hint(given.shape)}"
         )
     if images.dtype == np.uint8:
         return images
     if not np.isfinite(images).all():
         raise InputError("expected floats in [-1, 1], got nan or infinite numbers")
     if not (np.abs(images) <= 1).all():
-        found = f"{images.min():.9g} to {images.max():.9g}"
+        found = f"{float(images.min()):.9g} to {float(images.max()):.9g}"
         raise InputError(f"expected floats in [-1, 1], got {found}: scale or clip them")
     if images.min() >= 0 and images.min() < 1:
         raise InputError(
@@ -78,11 +80,34 @@ def to_uint8(images: Images) -> np.ndarray:
     return transforms.unscale(images)
 
 
-def check_unmasked(given: Any, what: str) -> None:
-    """Raise InputError for a masked array of NumPy, or a list with one: its mask would be lost."""
+def check_plain(given: Any, what: str) -> None:
+    """Raise InputError for an array that has no numbers to be read, or a list with one.
+
+    It is a masked array of NumPy, whose mask would be lost, or one that JAX traces.
+    """
     several = given if isinstance(given, list | tuple) else [given]
     if any(np.ma.isMaskedArray(one) for one in several):
         raise InputError(f"expected {what} as plain arrays, got a masked array: give its .filled()")
+    if any(isinstance(one, jax.core.Tracer) for one in several):
+        raise InputError(
+            f"expected known numbers as {what}, got an array that JAX traces: call evqgan.load and "
+            "a model's methods outside of jax.jit, jax.vmap and jax.grad: they compile themselves"
+        )
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Return whether numbers are floats: NumPy's, or bfloat16 and others that NumPy lacks."""
+    return jnp.issubdtype(dtype, np.floating)
+
+
+def _of_other_numbers(dtype: np.dtype) -> str:
+    """Return how images of numbers that are not taken become uint8, or ""."""
+    if dtype.kind == "b":
+        return ": give images.astype('uint8') * 255"
+    if dtype.kind not in "iu":
+        return ""
+    more = ", or (images // 257).astype('uint8') if up to 65535" if dtype.itemsize > 1 else ""
+    return f": give images.astype('uint8') if they are from 0 to 255{more}"
 
 
 def _hint(shape: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from evqgan.core.errors import InputError, size_text
 from evqgan.data import transforms
-from evqgan.inference.images import PathLike, check_unmasked, read_image
+from evqgan.inference.images import PathLike, check_plain, is_float, read_image
 
 WHITE = 128  # ours: a mask hides pixels from this brightness on, of 255
 COLOUR = 64  # ours: by so much red, green and blue may differ in what is meant to be grey
@@ -58,12 +58,12 @@ def as_bool(mask: Any) -> np.ndarray:
     A boolean mask is returned as it is. In a mask of numbers 0 keeps a pixel, and one other value
     hides it.
     """
-    check_unmasked(mask, "a mask")
+    check_plain(mask, "a mask")
     mask = np.asarray(mask)
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     if mask.dtype == bool:
         return mask
-    is_number = mask.dtype.kind in "uif"
+    is_number = mask.dtype.kind in "ui" or is_float(mask.dtype)
     others = np.unique(mask[mask != 0]) if is_number else np.zeros(0)
     is_finite = np.isfinite(others).all()
     if is_number and is_finite and len(others) <= 1:

@@ -13,6 +13,7 @@ from evqgan import models
 from evqgan.core import build, kinds, limits, schema
 from evqgan.core.errors import InputError, shown
 from evqgan.inference.class_names import NAMES, Classes
+from evqgan.inference.images import check_plain
 
 LABEL = 16  # bytes that a label takes while those of all images are made
 SEED = Annotated[int, kinds.Range(0, 2**63 - 1)]  # as the int64 of a samples.npz holds it
@@ -45,6 +46,8 @@ def settings_of(
 
     Raises InputError for an unknown key or an impossible value.
     """
+    for name, value in (changes or {}).items():
+        check_plain(value, name)
     return generator.settings({**build.plain(config.get("sample", {})), **(changes or {})})
 
 
@@ -118,8 +121,9 @@ def checked_labels(
     Raises InputError for what cannot be sampled.
     """
     check_number(num, seed)
-    if not 0 < acceptance <= 1:
-        raise InputError(f"expected an acceptance above 0 and at most 1, got {acceptance}")
+    check_plain(labels, "labels")
+    if not kinds.fits(acceptance, float) or not 0 < acceptance <= 1:
+        raise InputError(f"expected an acceptance above 0 and at most 1, got {shown(acceptance)}")
     limits.limit_work(num / acceptance, limits.IMAGES, "images to generate", force)
     # Not yet the images, which need not be in memory all at once.
     limits.require_memory(int(num) * LABEL, f"the labels of {num:,} images")
@@ -134,6 +138,7 @@ def checked_edit_labels(
     Raises InputError for what cannot be made. shape: (H, W) of the model's images.
     """
     check_number(num, seed)
+    check_plain(label, "a label")
     limits.require_memory(int(num) * math.prod(shape) * 3, f"{num:,} results")
     if classes.number > 1 and label is None:
         which = f"a whole number from 0 to {classes.number - 1}"

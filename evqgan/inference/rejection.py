@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import mesh, weights
+from evqgan.core import jax_settings, mesh, weights
 from evqgan.core.errors import InputError, first_line, is_out_of_memory
 from evqgan.core.leafwise_init import Drawing
 from evqgan.inference import resumable
 from evqgan.inference.batched import BatchRunner
 from evqgan.inference.class_names import Classes
 from evqgan.inference.core import CoreModel
+from evqgan.inference.images import is_float
 from evqgan.inference.resumable import SamplingTask
 from evqgan.nn import resnet
 
@@ -97,7 +98,7 @@ def best(labels: np.ndarray, candidates: np.ndarray, scores: np.ndarray) -> np.n
 def checked(scores: Any, number: int) -> np.ndarray:
     """Return what a classifier gave, as float32 [number]; InputError if it is anything else."""
     scores = np.asarray(scores)
-    is_number = scores.dtype.kind in "fiub"
+    is_number = scores.dtype.kind in "iub" or is_float(scores.dtype)
     if scores.shape != (number,) or not is_number or not np.isfinite(scores).all():
         found = f"{scores.dtype} {list(scores.shape)}"
         found = "not finite" if scores.shape == (number,) else found
@@ -191,6 +192,7 @@ def imagenet_numbers(name: str, classes: Classes) -> np.ndarray:
     return np.argsort(np.argsort(names)).astype(np.int32)
 
 
+@jax_settings.ours()
 def imagenet(name: str, where: str, runner: BatchRunner, numbers: np.ndarray) -> Callable:
     """Return a ResNet as a classifier: the probability of the label, on the devices of `runner`.
 
