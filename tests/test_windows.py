@@ -5,16 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evqgan.nn.windows import (
-    WindowBlock,
-    layout,
-    merge,
-    moved,
-    partition,
-    relative_index,
-    to_map,
-    to_windows,
-)
+from evqgan.nn.windows import WindowBlock, layout, merge, partition, relative_index
 
 
 def normal(shape, seed=0):
@@ -75,25 +66,6 @@ def test_a_token_sees_exactly_the_real_tokens_of_its_shifted_window(h, w, shifte
     cells = cells.reshape(-1, 2)
     for query in range(h * w):
         assert seen[query] == set(np.flatnonzero((cells == cells[query]).all(axis=-1)).tolist())
-
-
-@pytest.mark.parametrize(("h", "w"), [(8, 12), (10, 13), (3, 9)])
-@pytest.mark.parametrize("window", [3, 4])
-def test_a_map_stays_cut_from_block_to_block(h, w, window):
-    """Half a window further and back, without its being put together."""
-    x = normal((2, h, w, 3))
-    plain, shifted = (layout(h, w, window, is_shifted) for is_shifted in (False, True))
-    whole = jnp.pad(x, ((0, 0), (0, plain.pad[0]), (0, plain.pad[1]), (0, 0)))
-    for here, there in ((plain, shifted), (shifted, plain)):
-        np.testing.assert_array_equal(to_map(to_windows(x, here), here), x)
-        further = to_windows(whole, there._replace(pad=(0, 0)))
-        np.testing.assert_array_equal(moved(to_windows(x, here), here), further)
-    numbers = jnp.arange(h * w, dtype=jnp.float32).reshape(1, h, w, 1)
-    for plan in (plain, shifted):
-        in_raster_order = np.roll(numbers, (-plan.shift, -plan.shift), (1, 2))
-        if not any(plan.pad):
-            cut = partition(in_raster_order, plan.size)[:, :, plan.order]
-            np.testing.assert_array_equal(to_windows(numbers, plan), cut)
 
 
 @pytest.mark.parametrize("shifted", [False, True])

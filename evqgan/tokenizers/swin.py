@@ -19,7 +19,7 @@ from evqgan.nn.attention import kernel_init
 from evqgan.nn.conv import UpsampledConv
 from evqgan.nn.layers import scan_layers
 from evqgan.nn.linear import Dense
-from evqgan.nn.windows import Layout, WindowBlock, layout, moved, to_map, to_windows
+from evqgan.nn.windows import WindowBlock
 
 
 class Coder(nn.Module):
@@ -139,30 +139,22 @@ class Stage(nn.Module):
             qkv_bias=self.qkv_bias,
             dtype=self.dtype,
         )
-        _, h, w, _ = x.shape
-        plain, shifted = (layout(h, w, self.window, is_shifted) for is_shifted in (False, True))
-        x = to_windows(x, plain)
         pairs, last = divmod(self.depth, 2)
         if pairs:
             pair = Pair(block, name="pairs")
-            step = lambda pair, x, _: (pair(x, plain, shifted), None)  # noqa: E731 (of one line)
+            step = lambda pair, x, _: (pair(x), None)  # noqa: E731 (of one line)
             x, _ = scan_layers(step, pair, x, pairs, self.remat, unroll=self.unroll)
-        return to_map(block(name="last").in_windows(x, plain) if last else x, plain)
+        return block(name="last")(x) if last else x
 
 
 class Pair(nn.Module):
-    """A plain and a shifted block, each made by `block(shifted=..., name=...)`.
-
-    windows [B,n,S,c], cut by the Layout `plain`, -> the same; between the blocks by `shifted`.
-    """
+    """A plain and a shifted block, each made by `block(shifted=..., name=...)`."""
 
     block: Callable
 
     @nn.compact
-    def __call__(self, x: jax.Array, plain: Layout, shifted: Layout) -> jax.Array:
-        x = self.block(shifted=False, name="plain").in_windows(x, plain)
-        x = self.block(shifted=True, name="shifted").in_windows(moved(x, plain), shifted)
-        return moved(x, shifted)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.block(shifted=True, name="shifted")(self.block(shifted=False, name="plain")(x))
 
 
 class PatchEmbedding(nn.Module):
