@@ -58,7 +58,7 @@ def run(
         quickstart_record.save(workdir, command)
     if is_made:
         what = f"evaluation.json and the pictures of step {step:,} are in {workdir}"
-        print(f"everything is made already: {what}")
+        print(f"everything is made already: {what}; --mode=evaluate measures anew")
     else:
         make(second, workdir, request)
 
@@ -192,12 +192,18 @@ def check_evaluators(config: ConfigDict, model: Any) -> None:
 
 
 def check_tokenizer_stays(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Raise InputError for another duration of a tokenizer whose generator has begun.
+    """Raise InputError for a tokenizer that is lost, or of another duration, below a generator.
 
     The generator would keep the older weights.
     """
     file = workdir / "tokenizer" / "config.json"
-    if file.is_file() and (workdir / "generator" / "config.json").is_file():
+    has_begun = (workdir / "generator" / "config.json").is_file()
+    if has_begun and not file.is_file():
+        raise InputError(
+            f"{workdir / 'generator'} was trained on a tokenizer that is not in {file.parent} any "
+            "more: put it back, or give another --workdir"
+        )
+    if has_begun:
         there = files.read_json(file).get("duration")
         if there != config.tokenizer.duration:
             now = f"now it is {config.tokenizer.duration}"

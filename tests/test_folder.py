@@ -10,7 +10,7 @@ from PIL import Image
 from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.data import stored_ids
-from evqgan.data.folder import Folder, check_names, image_paths, shuffled
+from evqgan.data.folder import Folder, check_apart, check_names, image_paths, shuffled
 from evqgan.metrics import references
 
 
@@ -221,6 +221,26 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path):
     (tmp_path / "data" / "cat" / "higher").symlink_to(tmp_path)
     (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "data" / "dog")
     assert image_paths(str(tmp_path / "data")) == ["cat/0.png", "dog/0.png", "dog/1.png"]
+
+
+def test_folders_that_link_to_each_other_are_refused(tmp_path):
+    """They would be read by every way through them."""
+    for name in "abcd":
+        fill(tmp_path / "data" / name, "0.png")
+        for other in "abcd".replace(name, ""):
+            (tmp_path / "data" / name / other).symlink_to(tmp_path / "data" / other)
+    with pytest.raises(InputError, match="is a link in a folder that itself is linked 2 times"):
+        image_paths(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("link", ["data/cat", "data/train/cat"])
+def test_a_workdir_lies_apart_from_classes_that_are_links(tmp_path, link):
+    fill(tmp_path / "elsewhere", "0.png", "1.png")
+    (tmp_path / link).parent.mkdir(parents=True)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    check_apart(tmp_path / "run", str(tmp_path / "data"))
+    with pytest.raises(InputError, match="lies in the folder of images"):
+        check_apart(tmp_path / "elsewhere" / "run", str(tmp_path / "data"))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -13,6 +13,9 @@ OTHERS = {
     "jax_numpy_dtype_promotion": "strict",
     "jax_transfer_guard": "log",
     "jax_disable_jit": True,
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_random_seed_offset": 7,
 }
 
 

@@ -97,6 +97,14 @@ def test_what_is_no_evaluation_is_refused_before_anything_trains(tmp_path, monke
         quickstart.run(load("quickstart", "tiny"), tmp_path)
 
 
+def test_a_tokenizer_that_is_lost_is_not_trained_anew_below_its_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "train", None)
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "generator" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="was trained on a tokenizer that is not in .*put it back"):
+        quickstart.check_tokenizer_stays(load("quickstart", "tiny"), tmp_path)
+
+
 def test_a_tokenizer_stays_as_its_generator_knows_it(workdir, monkeypatch):
     monkeypatch.setattr(quickstart.pipeline, "prepare", None)  # no data are made before that
     config = load("quickstart", "tiny")

@@ -196,3 +196,14 @@ def test_a_signal_that_was_lost_on_its_way_is_raised_where_one_would_wait():
         with pytest.raises(signals.Interrupted) as caught, signals.noted(lambda: "step 1"):
             pass
         assert caught.value.number == signal.SIGTERM
+
+
+def test_a_signal_while_jax_compiles_ends_at_once(tmp_path):
+    """An exception that crosses XLA is lost, or aborts the process."""
+    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+    file = os.path.join("site-packages", "jax", "_src", "compiler.py")
+    body = f"exec(compile({code!r}, {file!r}, 'exec'), {{}})"
+    process = script(tmp_path / "run", f"try: {body}\n        finally: print('unwound')")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and output == f"{AGAIN}\n"
+    assert not (tmp_path / "run").exists()

@@ -8,12 +8,16 @@ from jax.sharding import AbstractMesh
 
 from evqgan.core import progress
 
-# With other values of these nothing trains, or loads; the first of each is what a command line has.
+# With other values of these nothing trains or loads, or a seed gives other numbers; the first of
+# each is what a command line has.
 NEEDED: dict[str, tuple] = {
     "jax_enable_x64": (False,),
     "jax_numpy_dtype_promotion": ("standard",),
     "jax_transfer_guard": ("allow", None),
     "jax_disable_jit": (False,),
+    "jax_default_prng_impl": ("threefry2x32",),
+    "jax_threefry_partitionable": (True,),
+    "jax_random_seed_offset": (0,),
 }
 NO_MESH = AbstractMesh((), ())
 
@@ -22,8 +26,8 @@ NO_MESH = AbstractMesh((), ())
 def ours() -> Iterator[None]:
     """Have JAX in the body, in this thread, as if the user had set nothing that changes results.
 
-    Beside those that are NEEDED these are the random numbers, which a seed alone shall decide, and
-    the mesh of `jax.set_mesh`. It also decorates a function.
+    That is what is NEEDED, but for an offset of seeds, for which JAX has no context, and no mesh of
+    `jax.set_mesh`. It also decorates a function.
     """
     with (
         jax.enable_x64(False),

@@ -21,6 +21,8 @@ AGAIN = 1.0  # ours: seconds; `timeout` sends two signals at once, which are one
 # all. People wait for them after Ctrl-C, and what is written outside of training appears whole or
 # not at all, however the process ends (`files.atomic`).
 PATIENCE, CLEARING = 1.0, 3.0
+# Parts of the paths of code that no exception may cross: imports, and JAX's compilation.
+FRAGILE = ("<frozen importlib", f"jax{os.sep}_src{os.sep}compiler.py")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -135,8 +137,8 @@ def ending_in_order() -> Iterator[None]:
     The process is ended from a thread, with a line and after `ending.let_go`, if the main thread
     has not heard of the signal after PATIENCE seconds (XLA may compile for minutes), if it has not
     left the body CLEARING seconds later, or if Python dropped the exception because a finalizer was
-    running. While a module is imported it is ended at once, as extensions
-    abort on an exception there. See `handled`.
+    running. While a module is imported, or JAX compiles, it is ended at once, as extensions abort
+    on an exception there, or lose it. See `handled`.
     """
     if not _is_main_thread():
         yield
@@ -147,7 +149,7 @@ def ending_in_order() -> Iterator[None]:
 
     def note(number: int) -> None:
         has_heard.set()
-        if _is_importing():
+        if _is_within(*FRAGILE):
             _end(number)
         _noted.raised = number
         raise Interrupted(number)
@@ -276,10 +278,10 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _is_importing() -> bool:
-    """Return whether this is called in the midst of an import."""
+def _is_within(*places: str) -> bool:
+    """Return whether this is called in the midst of code whose file's path has one of `places`."""
     frame: FrameType | None = sys._getframe()
-    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+    while frame and not any(place in frame.f_code.co_filename for place in places):
         frame = frame.f_back
     return frame is not None
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from PIL import Image
 
@@ -40,6 +40,7 @@ EXTENSIONS = (
 VALIDATION = ("validation", "val", "valid", "test")
 NAMED = 3  # ours: images that a message names
 LETTERS = 40  # ours: of a name in a list
+LINKS = 2  # ours: one to a split, and one to a class in it; with more, few folders become thousands
 # Of a name: control characters, ends of lines, and what stands for bytes that are not UTF-8.
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 UNWRITABLE_NAME = re.compile(rf"(?:[^/]*/)*?[^/]*?{UNWRITABLE.pattern}[^/]*")
@@ -59,7 +60,8 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
 
     Images are the files with one of EXTENSIONS that Pillow reads here. A sub-folder is empty
     without an image or another sub-folder in it. Hidden files do not count. Links are followed,
-    but for those to a folder that they lie in, which would lead round in circles.
+    at most LINKS within each other, but for those to a folder that they lie in, which would lead
+    round in circles.
     """
     if not os.path.isdir(folder):
         link = leads_nowhere(folder)
@@ -69,25 +71,11 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
             f"which is no folder{why}: set --config.dataset.folder=FOLDER"
         )
 
-    def refuse(error: OSError) -> None:
-        raise InputError(
-            f"the folder {error.filename!r} cannot be read: {error.strerror}"
-        ) from None
-
     endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
     found: list[str] = []
     empty: list[str] = []
     others: collections.Counter[str] = collections.Counter()
-    above = {folder: _with_parents(folder)}  # {folder to be read: all that it lies in, and it}
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        around, seen = above.pop(parent), sorted(name for name in folders if name[0] != ".")
-        folders.clear()
-        for name in seen:
-            inner = os.path.join(parent, name)
-            if os.path.realpath(inner) not in around:  # else a link back up
-                folders.append(name)
-                above[inner] = around | _with_parents(inner)
-        files = sorted(name for name in files if not name.startswith("."))
+    for parent, folders, files in _walked(folder):
         keep = [name for name in files if name.lower().endswith(endings)]
         found.extend(
             os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
@@ -106,6 +94,38 @@ def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str
         )
     check_names(folder, found)
     return sorted(found), others, sorted(empty)
+
+
+def _walked(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the path, the sub-folders' names and the files' names of a folder, and of all below it.
+
+    They are sorted, and hidden ones left out. Links are followed as `contents` says. Raises
+    InputError for a folder that cannot be read, and for more than LINKS links within each other.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"the folder {error.filename!r} cannot be read: {error.strerror}"
+        ) from None
+
+    # {folder to be read: all that it lies in, and it; the number of links on the way}
+    above = {folder: (_with_parents(folder), 0)}
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        (around, links), seen = above.pop(parent), sorted(folders)
+        folders.clear()
+        for name in seen:
+            inner = os.path.join(parent, name)
+            if name.startswith(".") or os.path.realpath(inner) in around:  # a link back up
+                continue
+            number = links + os.path.islink(inner)
+            if number > LINKS:
+                raise InputError(
+                    f"{inner} is a link in a folder that itself is linked {LINKS} times: give a "
+                    "folder whose classes, or splits and classes, are links and nothing below them"
+                )
+            folders.append(name)
+            above[inner] = around | _with_parents(inner), number
+        yield parent, folders, sorted(name for name in files if not name.startswith("."))
 
 
 def _with_parents(folder: str) -> set[str]:
@@ -143,11 +163,25 @@ def check_apart(
     if not folder or stores.is_remote(place):
         return
     inner, images = (stores.real(pathlib.Path(path).expanduser()) for path in (place, folder))
-    if inner.is_relative_to(images):
+    if any(inner.is_relative_to(x) for x in (images, *_linked(images))):
         raise InputError(
             f"{what} {place} lies in the folder of images {folder}, where its pictures would be "
             f"read as images: give another {flag}"
         )
+
+
+def _linked(images: pathlib.Path) -> list[pathlib.Path]:
+    """Return where the splits and classes of a folder really lie that are links."""
+    splits = [
+        x for x in _folders(images) if x.name.casefold() in ("train", "training", *VALIDATION)
+    ]
+    parts = [*_folders(images), *(inner for split in splits for inner in _folders(split))]
+    return [part.resolve() for part in parts if part.is_symlink()]
+
+
+def _folders(place: pathlib.Path) -> list[pathlib.Path]:
+    """Return the sub-folders of a folder; none of one that is not there."""
+    return [part for part in place.iterdir() if part.is_dir()] if place.is_dir() else []
 
 
 def listed(counts: dict[str, int]) -> str:
