@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from evqgan.core import cli, cluster, exported, limits, space, stores
+from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
 from evqgan.data import named
 from evqgan.data.builders import drawings
@@ -546,3 +547,23 @@ def test_memory_is_that_of_the_container(monkeypatch):
         pathlib.Path, "read_text", lambda path, *a: memory.get(path.name) or read(path, *a)
     )
     assert machine.memory() == (1_000_000, 600_000)
+
+
+def test_what_a_run_of_both_stages_refuses_is_told(tmp_path):
+    def refused(match):
+        with pytest.raises(InputError, match=match):
+            experiment.parts(config, str(tmp_path))
+
+    config = read_file("configs/quickstart.py:tiny")
+    assert [part.name for part in experiment.parts(config, str(tmp_path))] == [
+        "tokenizer",
+        "generator",
+    ]
+    config.samples = -1
+    refused("config.samples")
+    config.samples = 10
+    (tmp_path / "evaluation.json").write_text("nonsense")
+    refused("is not what evaluate writes")
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "generator" / "config.json").write_text("{}")
+    refused("was trained on a tokenizer that is not in")

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan import evals
+from evqgan import evals, quickstart
 from evqgan.aot import programs
 from evqgan.aot.report import a_device
 from evqgan.core import (
@@ -85,7 +85,10 @@ def loaded(config: ConfigDict, workdir: str) -> str:
 
 
 def parts(config: ConfigDict, workdir: str) -> list[Part]:
-    """Return the stages of a config, whose keys are checked; of own images, if they are planned."""
+    """Return the stages of a config, whose keys are checked; of own images, if they are planned.
+
+    Of a run of both stages also what `quickstart.run` refuses before it trains.
+    """
     if own_images.is_one(config):
         own_images.dataset_of(config)
         if plans.read(pathlib.Path(workdir)) is None:
@@ -94,6 +97,9 @@ def parts(config: ConfigDict, workdir: str) -> list[Part]:
     if config.stage != "quickstart":
         schema.check(config)
         return [Part("", config, workdir)]
+    build.check(quickstart.keys, build.plain(config), "config")
+    quickstart.check_tokenizer_stays(config, stores.path(workdir))
+    quickstart.protocols_in(stores.path(workdir))
     second = config.generator.copy_and_resolve_references()
     with second.unlocked():
         second.tokenizer.model = config.tokenizer.tokenizer
