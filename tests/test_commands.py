@@ -543,7 +543,8 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "three", str(top))
     told = capsys.readouterr().out
     assert f"skipped: {top / 'cut.png'}: expected an image" in told
-    assert f"skipped: cannot read {top / 'loop.png'}: Too many levels of symbolic links" in told
+    loop = f"{top / 'loop.png'} is a link to loop.png, and so on in a loop"
+    assert f"skipped: cannot read {top / 'loop.png'}: {loop}" in told
     assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 2 were skipped\n")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
