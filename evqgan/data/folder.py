@@ -172,9 +172,7 @@ def check_apart(
 
 def _linked(images: pathlib.Path) -> list[pathlib.Path]:
     """Return where the splits and classes of a folder really lie that are links."""
-    splits = [
-        x for x in _folders(images) if x.name.casefold() in ("train", "training", *VALIDATION)
-    ]
+    splits = [part for part in _folders(images) if split_of(part.name)]
     parts = [*_folders(images), *(inner for split in splits for inner in _folders(split))]
     return [part.resolve() for part in parts if part.is_symlink()]
 
@@ -209,6 +207,12 @@ def shuffled(paths: Iterable[str]) -> list[str]:
     return sorted(paths, key=lambda path: (place_of(path), path))
 
 
+def split_of(name: str) -> str:
+    """Return which split a folder of that name may be: "train", one of VALIDATION, or ""."""
+    split = "train" if name.casefold() == "training" else name.casefold()
+    return split if split in ("train", *VALIDATION) else ""
+
+
 def parts_of(top_of: dict[str, str], folder: str) -> dict[str, str]:
     """Return which top-level folders are splits, {name of the folder: split}; {} if none is one.
 
@@ -221,8 +225,7 @@ def parts_of(top_of: dict[str, str], folder: str) -> dict[str, str]:
     folder: what a message calls the folder that holds all of them.
     """
     tops = set(top_of.values())
-    known = {top: "train" if top.casefold() == "training" else top.casefold() for top in tops}
-    parts = {top: split for top, split in known.items() if split in ("train", *VALIDATION)}
+    parts = {top: split for top in tops if (split := split_of(top))}
     if "train" not in parts.values():
         return {}
     if len(parts) == 1:
