@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from configs import common, drawings_stage1
 
-VARIANTS = ("256", "1024", "cpu512", "cpu1024")
+VARIANTS = ("f8", "256", "1024", "cpu512", "cpu1024")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -32,13 +32,17 @@ def get_config(variant: str = "") -> ConfigDict:
     return common.tiny(config, tokenizer) if variant == "tiny" else config
 
 
-def small() -> ConfigDict:
-    """Return the generator of 64x64, for a CPU."""
-    config = common.stage2("workdirs/drawings_stage1", 64, classes=9)
+def small(factor: int) -> ConfigDict:
+    """Return the generator of 64x64, for a CPU; factor: its tokenizer's f, 4 or 8."""
+    of_tokens = "_f8" if factor == 8 else ""
+    config = common.stage2(f"workdirs/drawings_stage1{of_tokens}", 64, classes=9)
     # As large as fits 5 MB in float16 together with the tokenizer.
-    config.generator.update({"window": 4, "extend": 1, "layers": 5, "width": 128, "heads": 4})
+    config.generator.update({"layers": 6, "width": 128, "heads": 4})
+    if factor == 8:
+        config.generator.update({"layers": 5, "window": 4, "extend": 1})
     config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.2})
-    config.dtype, config.batch_size, config.duration = "float32", 32, "15000 steps"
+    config.dtype, config.batch_size = "float32", 32
+    config.duration = "6000 steps" if factor == 4 else "15000 steps"
     config.optimizer.update(
         {"learning_rate": 1e-3, "warmup": "200 steps", "decay": "cosine", "ema": 0.99}
     )

@@ -5,7 +5,8 @@ Letters used in every docstring:
     B        batch                    D   depth of the quantizer (codes a token)
     H, W     image height and width   V   number of codes in the codebook
     h, w     token grid               c   channels
-    N        h * w tokens
+    N        h * w tokens             S   steps of a sampler
+    K        tables of codes, 1 or D; of a generator, target blocks of an image
 
 "Paper" means Cao et al., "Efficient-VQGAN: Towards High-Resolution Image Generation with Efficient
 Vision Transformers", ICCV 2023, unless another one is named.
@@ -15,7 +16,7 @@ Words used in docstrings:
     token    a position of the token grid; code: an entry of the codebook; id: the number of a code.
              An argument or field `codes` is V; config.dataset.codes is a folder of stored ids
     latent   an argument or field of this name is the size of the token grid, (h, w)
-    stored   ids: those of a data set, on disk, from which stage 2 trains
+    stored   ids of a data set, on disk, from which stage 2 trains
     codebook the codes' vectors [K,V,c]. In weights and states it is a linen collection: what a
              quantizer keeps beside its params
     sample   of a generator and of its module: ids for a `Request`; of what `evqgan.load` gives:

@@ -44,10 +44,10 @@ sample, edit and evaluate; --config.sample.key=value changes single ones of them
 
 A key of the config that a mode does not read is refused: most are of training alone.
 
-The config may be left out where the workdir has it: a tokenizer's or a generator's, and in all
-modes but train a quickstart's or an exported model (python -m evqgan.export), or the name of one
-that ships, whose results go to workdirs/NAME. Without --workdir it is workdirs/ and the config's
-name: workdirs/quickstart, workdirs/quickstart_tiny.
+The config may be left out where the workdir has it: a tokenizer's, a generator's, or, unless its
+config file is your own, that of a run of both stages; and in all modes but train an exported model
+(python -m evqgan.export), or the name of one that ships, whose results go to workdirs/NAME. Without
+--workdir it is workdirs/ and the config's name: workdirs/quickstart, workdirs/quickstart_tiny.
 """
 
 from evqgan.core.cli import (

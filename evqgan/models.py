@@ -161,7 +161,7 @@ class TokenGenerator:
         settings: Any,
         keep_history: KeepHistory = False,
     ) -> Decoded:
-        """Return the request's ids [B,h,w,D], newly generated where its mask is True.
+        """Return a `Decoded` of the request's ids [B,h,w,D], made anew where its mask is True.
 
         weights: the tokenizer's, whose codebook some generators read.
         settings: what `TokenGenerator.settings` returns.

@@ -286,17 +286,20 @@ def make_room(config: ConfigDict, key: str) -> None:
             raise InputError(f"--config.{key}: {where} is {node!r}, which has no keys")
         if name not in node:
             inner = i < len(names) - 1
-            check_new(node, name, where, inner)
+            check_new(node, name, where, inner, [] if node is config else [*config])
             with config.unlocked():
                 node[name] = ConfigDict() if inner else config_dict.placeholder(object)
         node, where = node[name], f"{where}.{name}"
 
 
-def check_new(node: ConfigDict, name: str, where: str, inner: bool) -> None:
+def check_new(
+    node: ConfigDict, name: str, where: str, inner: bool, above: Sequence[str] = ()
+) -> None:
     """Raise InputError if a section can have no new key of that name.
 
     where: the section in words.
     inner: whether the key is to be a section.
+    above: keys of the whole config, where the section is a part of it.
     """
     stage = "stage" in node and node.stage != "quickstart"
     evaluator = inner and where.split(".")[-1] == "evals"  # one that the config does not run
@@ -304,9 +307,10 @@ def check_new(node: ConfigDict, name: str, where: str, inner: bool) -> None:
     if not closed or (stage and name in OPTIONAL):
         return
     sections = [part for part in node if isinstance(node[part], ConfigDict)]
-    below = [f"{part}.{name}" for part in sections if name in node[part]]
-    hint = f"did you mean {' or '.join(map(repr, below))}?"
-    if not below:
+    others = [f"config.{name}"] if name in above else []
+    others += [f"{part}.{name}" for part in sections if name in node[part]]
+    hint = f"did you mean {' or '.join(map(repr, others))}?"
+    if not others:
         hint = suggestion(name, {*node, *OPTIONAL} if stage else node)
     raise InputError(f"{where} has no key {name!r}: {hint}")
 

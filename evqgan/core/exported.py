@@ -29,7 +29,8 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"  # a folder for each m
 # What makes a folder a workdir or an exported model, if maybe not a whole one.
 RUN = (CONFIG, "checkpoints")  # of a run of one stage, or of a part of one of both
 OF_WORKDIR = (*RUN, WEIGHTS, *(f"{part}/{name}" for part in PARTS for name in RUN))
-# What the workdir of a run of both stages has besides its parts, from its start: see `core.begun`.
+# What the workdir of a run of both stages has besides its parts, from its start: see
+# `quickstart_record`.
 BOTH = ("quickstart.json", "plan.json")
 
 

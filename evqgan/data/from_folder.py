@@ -2,8 +2,9 @@
 
 python -m evqgan.data.from_folder FOLDER DEST --name=NAME
 
-FOLDER is read as --config.dataset.folder reads it, its splits and classes are kept, and files that
-do not decode are left out and named. DEST is a data_dir, where the data set gets the name NAME; it
+FOLDER is read as --config.dataset.folder reads it, and its splits and classes are kept. Files that
+do not decode, or, where there are more than 2,000 or 1 GiB, whose head or end is damaged, are left
+out; the first 20 are named. DEST is a data_dir, where the data set gets the name NAME; it
 appears when it is whole. The files themselves are copied, not encoded anew.
 """
 

@@ -52,12 +52,13 @@ def builder_of(dataset: Dataset) -> tuple[str, Any]:
 
 
 def all_decoded(dataset: Dataset) -> tuple[str, int | None]:
-    """Return what `check` does, of a folder all of whose images are decoded."""
+    """Return what `check` does, of a folder all of whose images are looked at."""
     found = survey(dataset)
     if found.broken or found.across:
         of_doubt = (x for x in found.lines() if "broken file" in x or "WARNING" in x)
         raise Doubtful("; ".join(of_doubt))
-    return f"{found.lines()[0]}; all decode", len(found.classes)
+    seen = "all decode" if found.whole else "of each the head and the end were read"
+    return f"{found.lines()[0]}; {seen}", len(found.classes)
 
 
 def some_decoded(dataset: Dataset) -> tuple[str, int | None]:

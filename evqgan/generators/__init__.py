@@ -4,7 +4,7 @@ To add a generator, write a module with the names of `Generator`; to copy one, t
 is complete in one file. A config then says `generator.name = "<module>"`. The other keys of
 config.generator are fields of its Model, those of config.loss arguments of its `loss`, those of
 config.sample fields of its Settings. `models.TokenGenerator` calls them. `mask_predict`,
-`block_decoding` and `autoregressive` are loops for its `sample`, `evaluation` has one for
+`block_decoding` and `autoregressive` are loops for its `sample`, `masked_shares` has one for
 `evaluate`, and `guidance` what a class-conditional one needs to be guided.
 
 `tests/test_contracts.py` and `tests/test_generators.py` test every generator in this folder; the

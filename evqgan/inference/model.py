@@ -76,10 +76,10 @@ class Model(CodingModel):
     Returned: images are uint8 [B,height,width,3], or with output="pil" a list of PIL images.
 
     Progress: progress=True prints how far the work is, and progress=function calls it as
-    function(done, total, seconds) after each batch.
+    function(done, total, seconds) after each batch, or window of an edit.
 
     Compilation: the first call for a size of images and of batches compiles, and the next ones do
-    not. One to four images are padded to one size of batch.
+    not. On one device one to four images are padded to one size of batch.
 
     Seeds: a generated image depends on its seed, number and label alone, not on how many others
     there are or where a batch begins. With the same number of images per device it is the same to
@@ -262,7 +262,7 @@ class Model(CodingModel):
         image: of any size; the model fills it in windows of its own size.
         mask: bool [H,W], True where it is generated, or numbers, there all the same and elsewhere
           0; or a PIL image or a file, white there.
-        label: the class that it becomes.
+        label: the class of what is generated, needed of a model with several.
         seed: from 0; result n depends on (seed, n).
         output: see `Model`; [num,H,W,3], or a list of `num`.
         progress: see `Model`; it counts windows, of which a large hole has several.

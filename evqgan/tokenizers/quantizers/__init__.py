@@ -5,9 +5,9 @@ says `tokenizer.quantizer.name = "<module>"`, and the section's other keys are f
 all with defaults. A value in a config is checked by the annotation of its field (`core.kinds`).
 `fsq` is the shortest complete quantizer to copy; a variant of `vq` is a subclass of its Quantizer.
 `tests/test_contracts.py` tests every quantizer in this folder by its defaults, and
-configs/digits_quantizers.py compares them. The variants `:tiny` shrink the fields that say how many
-codes there are: `codes` and `width`, `levels`, or `bits`. A quantizer that calls them otherwise
-needs a line in `configs.common.resize` to be smaller there.
+configs/digits_quantizers.py compares vq, ema, fsq and lfq. The variants `:tiny` shrink the fields
+that say how many codes there are: `codes` and `width`, `levels`, or `bits`. A quantizer that calls
+them otherwise needs a line in `configs.common.resize` to be smaller there.
 Tests run with jax_numpy_rank_promotion="raise": arrays of different rank are combined only after
 `x[None]` or the like.
 
