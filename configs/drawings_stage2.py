@@ -42,7 +42,7 @@ def small(factor: int) -> ConfigDict:
         config.generator.update({"layers": 5, "window": 4, "extend": 1})
     config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.2})
     config.dtype, config.batch_size = "float32", 32
-    config.duration = "6000 steps" if factor == 4 else "15000 steps"
+    config.duration = "5000 steps" if factor == 4 else "15000 steps"
     config.optimizer.update(
         {"learning_rate": 1e-3, "warmup": "200 steps", "decay": "cosine", "ema": 0.99}
     )
