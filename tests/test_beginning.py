@@ -171,6 +171,8 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     resume_rules.claim(tmp_path, config)
     # As it is resumed.
     assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
+    # The checkpoints of the leg are damaged, and the last good one is from before it.
+    assert initial_state.start_of_leg(config, tmp_path, 100, last=40) == 40
     config.duration = "1_00steps"
     resume_rules.check_claim(tmp_path, config)
     config.duration = "60"
@@ -244,7 +246,7 @@ def test_a_finished_run_grows_and_another_begins_with_its_weights(tmp_path, caps
     first.duration = "4 steps"
     state = loop.train(first, tmp_path / "new")
     assert (
-        "finished at step 2: goes on from there, and its learning rate warms up again"
+        "goes on from step 2, from where its learning rate warms up again"
         in capsys.readouterr().out
     )
     lines = [
@@ -254,6 +256,18 @@ def test_a_finished_run_grows_and_another_begins_with_its_weights(tmp_path, caps
         line["step"]: line["train/learning_rate"] for line in lines if "train/learning_rate" in line
     }
     assert int(state["step"]) == 4 and rates[3] == 0 < rates[4], rates
+
+
+def test_averages_that_a_config_leaves_out_are_those_of_its_stage(tmp_path):
+    """Not those of another run: whether there are any would change without a word."""
+    config = config_of(2)
+    del config.optimizer["ema"]
+    resume_rules.claim(tmp_path, config)
+    config.optimizer.ema = 0.9999
+    resume_rules.check_claim(tmp_path, config)
+    config.optimizer.ema = 0.0
+    with pytest.raises(InputError, match=r"config.optimizer.ema: 0.9999 -> 0.0"):
+        resume_rules.check_claim(tmp_path, config)
 
 
 def test_without_an_average_a_run_takes_none_from_others_and_keeps_none(tmp_path):

@@ -45,6 +45,9 @@ def test_elsewhere_a_share_is_zero_and_the_mean_stays(elsewhere):
     np.testing.assert_array_equal(dropped(0.3), y)
     assert (dropped(0.3, seed=1) != y).mean() > 0.3
     assert dropped(0.3, x=X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    x = jax.random.uniform(jax.random.key(2), X.shape, jnp.bfloat16)  # 1 / 0.9 is none of it
+    y, kept = dropped(0.1, x=x).astype(np.float32), np.asarray(x, np.float32)
+    np.testing.assert_allclose(y.sum() / kept[y > 0].sum(), 1 / 0.9, rtol=3e-4)
     assert not dropped(1.0).any() and (dropped(0.0) == 1).all()
 
 

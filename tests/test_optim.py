@@ -155,6 +155,19 @@ def test_a_first_moment_in_bfloat16_changes_little():
         make(moment_dtype="float16")
 
 
+def test_a_first_moment_in_bfloat16_has_the_mean_of_the_gradients():
+    """It is computed in float32: in bfloat16 a decay of 0.99 is 0.9883, and the mean 0.85."""
+    updater = make(moment_dtype="bfloat16", b1=0.99)
+    params = {"kernel": jnp.zeros(8192)}
+    step = jax.jit(updater.step)
+    part, key = updater.init(params), jax.random.key(0)
+    for i in range(600):
+        grads = {"kernel": 1.0 + jax.random.normal(jax.random.fold_in(key, i), (8192,))}
+        part, _ = step(part, grads, jnp.int32(i), jnp.bool_(True))
+    mean = part["opt"]["mu"]["kernel"].astype(jnp.float32).mean()
+    np.testing.assert_allclose(mean, 1 - 0.99**600, atol=0.02)
+
+
 def test_a_misspelt_key_is_named():
     with pytest.raises(
         InputError,

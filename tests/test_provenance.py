@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import compare as compared
@@ -47,6 +48,17 @@ def evaluation(step=1, fid=10.0):
     found = {"numbers": {}, "protocols": {}}
     provenance.enter(found, {"fid_inception": fid}, subject(step).card("distribution", MEASURED))
     return json.loads(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    "ema, weights", [({}, "EMA"), ({"ema": 0.9}, "EMA"), ({"ema": 0.0}, "raw")]
+)
+def test_a_card_says_whether_weights_are_averaged(ema, weights):
+    """Where the config leaves the key out they are, as in training."""
+    config = ConfigDict({"stage": "stage1", "dtype": "float32", "optimizer": ema})
+    state = {"ema": {"kernel": np.ones(2)}, "codebook": {"codes": np.ones(2)}}
+    of = provenance.subject(config, "workdir", 1, state)
+    assert of.card("distribution", MEASURED).weights == weights
 
 
 def changed(found, place, value):

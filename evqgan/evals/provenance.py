@@ -208,7 +208,7 @@ def subject(config: Any, workdir: str | os.PathLike[str], step: int, state: Mapp
     else:
         own = {"params": state["ema"], "codebook": state["codebook"]}
         weights = fingerprint(own), ""
-    averaged = config.optimizer.get("ema", 0.0) > 0
+    averaged = config.optimizer.get("ema") != 0  # where it is left out, weights are averaged
     model = ModelCard(pathlib.Path(workdir).name, step, *weights)
     return Subject(model, "EMA" if averaged else "raw", config.dtype, sampler)
 

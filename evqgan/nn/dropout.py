@@ -27,9 +27,8 @@ class Dropout(nn.Dropout):
         if not drops or not 0 < below < VALUES or mesh.platform() == "cpu":
             return super().__call__(inputs, deterministic, rng)
         bits = random_bits(self.make_rng(self.rng_collection) if rng is None else rng, inputs.shape)
-        return jnp.where(bits >= below, inputs * (VALUES / (VALUES - below)), 0).astype(
-            inputs.dtype
-        )
+        scaled = inputs.astype(jnp.float32) * (VALUES / (VALUES - below))  # in bfloat16 a wrong one
+        return jnp.where(bits >= below, scaled, 0).astype(inputs.dtype)
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -33,8 +33,9 @@ def start_of_leg(
     """Return the step at which the present leg of the run in `workdir` began (config.began).
 
     It is 0, or, if a longer duration continues a finished run, the step at which that was finished:
-    from there the learning rate warms up and falls again. examples: of the training set. last: the
-    step of the checkpoint that it goes on from, by default the latest.
+    from there the learning rate warms up and falls again; so it does from a checkpoint before the
+    leg, where those of the leg are damaged. examples: of the training set. last: the step of the
+    checkpoint that it goes on from, by default the latest.
     """
     last = checkpoint.latest(workdir) if last is None else last
     file = stores.path(workdir) / "config.json"
@@ -46,7 +47,7 @@ def start_of_leg(
     data = theirs.get("data") or {"examples": examples}
     end = run_length.to_steps(theirs["duration"], data["examples"], theirs["batch_size"])
     longer = run_length.to_steps(config.duration, examples, config.batch_size) > end
-    return end if longer and last == end else theirs.get("began", 0)
+    return end if longer and last == end else min(theirs.get("began", 0), last)
 
 
 def state(
@@ -62,8 +63,8 @@ def state(
     if "params" in saved:
         began = config.began
         if began and began == checkpoints.steps()[-1]:
-            again = "goes on from there, and its learning rate warms up again"
-            lines = (f"finished at step {began:,}: {again}",)
+            again = "from where its learning rate warms up again"
+            lines = (f"goes on from step {began:,}, {again}",)
         return checkpoints.restore(like), lines
     # What comes from files goes where it belongs at once, or update would be compiled for other
     # shardings too.

@@ -6,6 +6,7 @@ new one is a value in `Decay`, which config.optimizer.decay may then have, and a
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, Literal
@@ -86,7 +87,7 @@ def optimizer(
     final: float = 0.0,
     hold: Steps = 0,
     moment_dtype: Dtype = "float32",
-    ema: PartialShare = 0.0,
+    ema: PartialShare = 0.999,
     accumulate: Positive = 1,
     *,
     run: RunLength,
@@ -102,8 +103,8 @@ def optimizer(
     decay, final: how the rate falls from then on, to which value at its end; see `schedule`.
     moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai et al.,
       "Scaling Vision Transformers", 2022).
-    ema: decay of the averaged weights, where the key is left out 0.999 in stage 1 and 0.9999 in
-      stage 2; 0: there are none, and no memory is taken for them.
+    ema: decay of the averaged weights, in stage 2 0.9999 where the key is left out; 0: there are
+      none, and no memory is taken for them.
     accumulate: the number of parts that a batch is cut into.
     """
     if run.batch_size % accumulate:
@@ -130,7 +131,7 @@ def updater(keys: Any, where: str, run: RunLength, ema: float | None = None) -> 
     """
     if ema is None:
         return build.call(optimizer, keys, where, ema=0.0, accumulate=1, run=run)
-    return build.call(optimizer, {"ema": ema, **build.plain(keys)}, where, run=run)
+    return build.call(functools.partial(optimizer, ema=ema), keys, where, run=run)
 
 
 def part_of(state: dict) -> dict:
@@ -180,8 +181,8 @@ class Updater:
         """
         if not self.ema:
             return adamw_step(self.adamw, part, grads, step, is_finite)
-        # Averages follow the number of updates made, not the step: those that a run begins with
-        # (config.init) are not forgotten at once.
+        # By the number of updates made, not the step, so that it warms up in a run that begins with
+        # other weights (config.init), too: their averages are forgotten after some ten updates.
         decay = average_decay(part["opt"]["count"], self.ema)
         return adamw_step(self.adamw, part, grads, step, is_finite, decay)
 
@@ -241,11 +242,12 @@ def _leaf_step(
         ema: jax.Array | None,
     ) -> tuple[jax.Array, ...]:
         grad = jnp.where(is_finite, grad * scale, 0.0)  # what is not finite is gone here
-        mu = (b1 * mu + (1 - b1) * grad).astype(mu.dtype)
+        # In float32 whatever `moment_dtype` is: in bfloat16 a decay of 0.99 would be 0.9883.
+        mu = (b1 * mu.astype(jnp.float32) + (1 - b1) * grad).astype(mu.dtype)
         nu = b2 * nu + (1 - b2) * grad * grad
         mu, nu = jax.lax.optimization_barrier((mu, nu))  # read what is stored: no second time
         # 1e-8: optax's epsilon
-        change = mu / corrections[0] / (jnp.sqrt(nu / corrections[1]) + 1e-8)
+        change = mu.astype(jnp.float32) / corrections[0] / (jnp.sqrt(nu / corrections[1]) + 1e-8)
         p = p - step_size * (change + (adamw.weight_decay * p if decayed else 0.0))
         if ema is None:
             return p, mu, nu
