@@ -35,7 +35,7 @@ COMMON = {
     "eval_every": "1 epoch",
     "checkpoint_every": "5000 steps",
     "dataset": {"name": "imagenet2012", "crop": "random_resized"},
-    "optimizer": {"learning_rate": 5e-5, "ema": 0.0},  # whatever the file's weights are
+    "optimizer": {"learning_rate": 5e-5},
 }
 STAGE1 = {
     **COMMON,
