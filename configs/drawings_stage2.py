@@ -37,9 +37,9 @@ def small(factor: int) -> ConfigDict:
     of_tokens = "_f8" if factor == 8 else ""
     config = common.stage2(f"workdirs/drawings_stage1{of_tokens}", 64, classes=9)
     # As large as fits 5 MB in float16 together with the tokenizer.
-    config.generator.update({"layers": 6, "width": 128, "heads": 4})
+    config.generator.update({"layers": 5, "width": 128, "heads": 4})
     if factor == 8:
-        config.generator.update({"layers": 5, "window": 4, "extend": 1})
+        config.generator.update({"window": 4, "extend": 1})
     config.generator.update({"code_width": 32, "remat": False, "chunk": 0, "dropout": 0.2})
     config.dtype, config.batch_size = "float32", 32
     config.duration = "5000 steps" if factor == 4 else "15000 steps"
