@@ -161,7 +161,7 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
             run(tmp_path / "parts", stop=stop)
     for name, value in files_of(tmp_path / "parts").items():
         assert value == files_of(tmp_path / "whole")[name]
-    (tmp_path / "parts" / ".00000012.npz.17.part").write_bytes(b"killed while writing")
+    (tmp_path / "parts" / ".00000012.npz.17.01234567.part").write_bytes(b"killed while writing")
     reported.clear()
     same(run(tmp_path / "parts"), whole)
     assert reported == [(12, 24), (16, 24), (20, 24), (24, 24)]

@@ -87,7 +87,8 @@ def encode(
             info = info_of(dataset, sources, request, tokenizer, about)
             if processes.this()[0] == 0:
                 forget_empty(out)
-        stored_ids.begin(out, info)
+                stored_ids.begin(out, info)
+        stored_ids.begin(out, info)  # the others compare theirs
         fill(out, info, request, dataset, sources, tokenizer, weights)
     return info
 
