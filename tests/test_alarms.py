@@ -42,7 +42,13 @@ def test_too_many_in_a_row_end_the_run(now):
         )
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("stopped at step 1,201", "10 in a row", "learning rate"):
+    for part in (
+        "stopped at step 1,201",
+        "10 in a row",
+        "new run",
+        "--config.init=",
+        "learning rate",
+    ):
         assert part in message
     assert ("train/loss = nan" in message) == bool(now)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from test_train import Given
 
 import evqgan
-from evqgan import main
+from evqgan import evals, main, models
 from evqgan.core import config_files, mesh, pictures
 from evqgan.core.errors import ContractError, InputError
 from evqgan.data import generated
@@ -33,7 +33,7 @@ from evqgan.inference import (
     mode_sample,
 )
 from evqgan.inference.core import CoreModel
-from evqgan.inference.evaluators import Evaluators
+from evqgan.inference.evaluators import Evaluators, evaluators_of
 from evqgan.inference.images import read_image
 from evqgan.metrics import pixels
 from evqgan.metrics.frechet import frechet_distance, gaussian
@@ -80,6 +80,16 @@ def test_numbers_that_are_not_an_evaluators_to_give_end_an_evaluation(workdir, v
         del given["ours"]
     with pytest.raises(ContractError, match=message):
         list(evaluation.evaluate_model(model, Evaluators(given, model.runner.mesh)))
+
+
+def test_a_batch_of_evaluation_that_is_none_is_that_of_training(config):
+    with config.unlocked():
+        config.eval_batch_size = None
+    dataset = evaluation.images_of(config)
+    ready = evaluators_of(config, dataset, {"generation": {}})
+    assert ready.by_name["generation"].batches.size == config.batch_size
+    made = evals.build_all(config, models.of(config), dataset, mesh.make())
+    assert made["generation"].batches.size == config.batch_size
 
 
 EMPTY = '{"numbers": {}, "protocols": {}}'
@@ -760,6 +770,20 @@ def test_evaluating_a_quickstarts_workdir_is_both_and_the_samples(
     warning = small["protocols"]["samples"]["warnings"][-1]
     assert warning.startswith("no distance to the nearest image, accuracy and spread: ")
     assert warning.endswith("data sets of up to 1,000 bytes; 60 images are more")
+
+
+def test_numbers_that_another_call_enters_meanwhile_remain(workdir, config, monkeypatch):
+    measure, expected = evaluation.evaluate_part, {}
+
+    def slow(task, metrics):
+        monkeypatch.setattr(evaluation, "evaluate_part", measure)
+        expected.update(evaluation.evaluate(config, workdir, None, ["generation"])["numbers"])
+        return measure(task, metrics)
+
+    monkeypatch.setattr(evaluation, "evaluate_part", slow)
+    found = evaluation.evaluate(config, workdir, None, ["reconstruction"])
+    assert json.loads((workdir / "evaluation.json").read_text()) == found
+    assert expected and "psnr" in found["numbers"] and expected.items() <= found["numbers"].items()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -22,6 +23,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise KeyError
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_two_processes_of_one_number_write_one_file_at_once(tmp_path):
+    with atomic(tmp_path / "a") as first:  # on two hosts: containers have the same numbers
+        first.write(b"first")
+        with atomic(tmp_path / "a") as second:
+            second.write(b"2")
+        assert (tmp_path / "a").read_bytes() == b"2"
+    assert (tmp_path / "a").read_bytes() == b"first" and os.listdir(tmp_path) == ["a"]
 
 
 def test_a_full_disk_is_one_line_that_names_the_path(tmp_path):
@@ -198,6 +208,15 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     ]
 
 
+def test_a_folder_that_a_killed_call_had_put_aside_comes_back(tmp_path):
+    (tmp_path / ".here.old").mkdir()
+    (tmp_path / ".here.old" / "one").touch()
+    with pytest.raises(KeyError), files.swapped(tmp_path / "here") as folder:
+        (folder / "two").touch()
+        raise KeyError
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["here", "one"]
+
+
 def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
     folder = tmp_path / "a" / "out"
 
@@ -229,6 +248,40 @@ def test_files_are_exchanged_all_or_none(tmp_path, monkeypatch):
     assert (folder / "1").read_text() == (folder / "2").read_text() == "2 files"
 
 
+def test_files_that_a_call_could_not_move_back_are_moved_by_the_next(tmp_path, monkeypatch):
+    for name in ("1", "2", "3"):
+        (tmp_path / name).write_text("old")
+    rename = pathlib.Path.rename
+
+    def failing(path, target):
+        if path.name == "2" and path.parent.name in (".new.part", ".old.part"):
+            raise OSError("no space")
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", failing)
+    with pytest.raises(InputError, match="no space"), files.exchanged(tmp_path, "3".__eq__) as new:
+        for name in ("1", "2"):
+            (new / name).write_text("new")
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert names == [".old.part", ".old.part/2", "1", "3"]  # 3, too, is as it was
+    monkeypatch.undo()
+    (tmp_path / ".old.part" / "1").write_text("of a killed call, and 1 was written since")
+    with pytest.raises(KeyError), files.exchanged(tmp_path, bool):
+        raise KeyError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "1": "old",
+        "2": "old",
+        "3": "old",
+    }
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with files.exchanged(tmp_path, "3".__eq__) as new:
+        (new / "1").write_text("new")
+    monkeypatch.undo()  # as if it was killed when it had moved all
+    with pytest.raises(KeyError), files.exchanged(tmp_path, bool):
+        raise KeyError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
 @pytest.mark.parametrize(
     "error, words",
     [
@@ -252,8 +305,9 @@ def test_a_full_disk_is_told_whoever_tells_it(error, words):
 def test_what_a_killed_process_was_writing_goes_when_its_folder_is_used_again(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    names = [f".a.npz.{dead.pid}.part", f"images/.0.png.{dead.pid}.part"]
-    mine, young, other = f".b.{os.getpid()}.part", f".c.{dead.pid}.part", ".d.part"
+    end = f"{dead.pid}.01234567.part"
+    names = [f".a.npz.{end}", f"images/.0.png.{end}"]
+    mine, young, other = f".b.{os.getpid()}.89abcdef.part", f".c.{end}", ".d.part"
     for name in (*names, mine, young, other):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"half")

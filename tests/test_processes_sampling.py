@@ -18,7 +18,7 @@ import test_commands
 import workdirs
 from PIL import Image
 
-from evqgan.core import config_files, processes
+from evqgan.core import config_files, mesh, processes
 from evqgan.core.errors import InputError
 from evqgan.inference import evaluation, mode_inputs
 from evqgan.inference.mode_edit import EditRequest, edit
@@ -64,12 +64,26 @@ def as_one_of_two(index, port, place):
         InputError, match="no space" if index else "process 1 of this run stopped: its own message"
     ):
         a_part_that_fails(index)
+    gather_twice(index)
     use(place)
     for name, given in (("plain", {}), ("chosen", CHOICE)):
         elsewhere = place / f"of_process_{index}" / name
         with pytest.raises(InputError, match="one folder for all processes|of this run stopped"):
             request = SampleRequest(NUM, None, 7, batch_size=2, **given)
             sample(config_files.of_workdir(place)[0], place, elsewhere, request)
+
+
+def gather_twice(index):
+    """Rows of both processes: the second time nothing is compiled."""
+    compiled, counts = [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name)
+    )
+    for _ in range(2):
+        rows = mesh.put(np.full(1, index, np.int32), mesh.make(), 2)
+        np.testing.assert_array_equal(mesh.gathered(rows), [0, 1])
+        counts.append(compiled.count("/jax/core/compile/backend_compile_duration"))
+    assert 0 < counts[0] == counts[1]
 
 
 @processes.together()

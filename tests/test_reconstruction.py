@@ -236,6 +236,11 @@ def test_identical_reconstructions_are_at_no_distance(images, ids):
     assert found["rfrechet_pixels"] == 0 and found["psnr"] == pytest.approx(100)
 
 
+def test_a_config_that_says_it_has_no_perceptual_loss_names_no_weights():
+    made = Evaluator(None, Batches(2, 2), ConfigDict({**CONFIG, "perceptual": None}))
+    assert list(made.names())[:3] == ["mse", "psnr", "ssim"]
+
+
 def test_a_folder_of_photographs_of_two_sizes_against_itself(tmp_path):
     """Decoded, cropped, scaled and counted as in training; an identity in the tokenizer's place."""
     rng = np.random.default_rng(0)

@@ -161,7 +161,7 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
             run(tmp_path / "parts", stop=stop)
     for name, value in files_of(tmp_path / "parts").items():
         assert value == files_of(tmp_path / "whole")[name]
-    (tmp_path / "parts" / ".00000012.npz.17.part").write_bytes(b"killed while writing")
+    (tmp_path / "parts" / ".00000012.npz.17.01234567.part").write_bytes(b"killed while writing")
     reported.clear()
     same(run(tmp_path / "parts"), whole)
     assert reported == [(12, 24), (16, 24), (20, 24), (24, 24)]
@@ -349,6 +349,10 @@ def test_a_resnet_gives_the_probability_of_the_label(model, monkeypatch, tmp_pat
     model.classes, model.class_names = 1000, ()
     classifier = find("resnet50", model, "random")
     assert classifier.name == "resnet50 untrained" and "is untrained" in capsys.readouterr().out
+    assert find("resnet50", model, "random") is classifier  # so that it compiles once
+    other = copy.copy(model)
+    other.class_names = [f"n{k:08d}" for k in range(1000)][::-1]
+    assert find("resnet50", other, "random") is not classifier
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     labels = np.array([0, 5, 999, 5], np.int32)

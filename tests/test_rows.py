@@ -129,6 +129,15 @@ def test_threads_that_ask_for_one_new_program_compile_it_once():
     assert [made["sum"][0, 0] for made in found] == [3 + i for i in range(6)]
 
 
+def test_a_thread_tells_of_what_it_compiles_itself(capsys):
+    runner, x = BatchRunner(8), np.ones((8, 2), np.float32)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, runner.reporting(True, "encode", "rows"):
+        pool.submit(runner, scaled, WEIGHTS, x, x[:, 0]).result()
+        assert "compiling" not in capsys.readouterr().out  # that thread did not ask for it
+        runner(scaled, WEIGHTS, x[:4], x[:4, 0])
+        assert capsys.readouterr().out.startswith("compiling the scaled for 4 images at a time")
+
+
 def test_a_forked_process_is_refused_and_does_not_wait_for_ever(monkeypatch):
     runner, x = BatchRunner(4), np.ones((4, 2), np.float32)
     monkeypatch.setattr(batched.os, "getpid", lambda: -1)

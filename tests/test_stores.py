@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -205,8 +206,9 @@ def test_an_owner_whose_folder_was_taken_over_is_told_and_leaves_it(tmp_path, qu
 
 
 @pytest.fixture
-def slow_mirror(monkeypatch):
-    """Nothing is copied but by `flush`."""
+def slow_mirror(tmp_path, monkeypatch):
+    """Nothing is copied but by `flush`; local folders are made in tmp_path."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(mirror, "EVERY", 1e6)
     monkeypatch.setattr(stores, "is_remote", lambda where: "remote" in os.fspath(where))
     monkeypatch.setattr(stores, "path", pathlib.Path)
@@ -281,9 +283,13 @@ def test_what_cannot_be_copied_is_kept_and_tried_again(tmp_path, slow_mirror, mo
         assert len(lines(place)) == 1
         down.set()
         writer.write(2, {"loss": 1.0})
-        with pytest.raises(InputError), writer:
+        with (
+            pytest.raises(InputError, match="; what was to be copied is kept in ") as caught,
+            writer,
+        ):
             pass
-    down.clear()
+    kept = pathlib.Path(str(caught.value).rpartition(" ")[2])
+    assert [line["step"] for line in lines(kept)] == [1, 2] and not writer.folder.exists()
 
 
 def test_an_error_that_ends_a_run_is_not_hidden_by_a_store_that_is_down(

@@ -89,6 +89,14 @@ def test_terms_are_equal():
     assert terms["wider"][2:] == (4, 4 * (4 + 36))
 
 
+def test_evaluation_takes_the_batch_of_the_config_where_a_step_takes_less():
+    config = variants.read(f"{CONFIG}:tiny", overrides())
+    with config.unlocked():
+        config.eval_batch_size = None
+    made = variants.changed(config, "all blocks", 0)
+    assert made.batch_size < made.eval_batch_size == config.batch_size
+
+
 @pytest.mark.slow
 def test_rows_are_mean_and_deviation_over_seeds(out):
     assert read(out / "1.json")["own dropped"]["seeds"] == 1

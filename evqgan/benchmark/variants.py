@@ -147,7 +147,7 @@ def changed(config: ConfigDict, name: str, seed: int) -> ConfigDict:
         if batch % blocks:
             what = f"a multiple of the {blocks} blocks"
             raise InputError(f"expected config.batch_size to be {what}, got {batch}")
-        config.eval_batch_size = config.get("eval_batch_size", batch)
+        config.eval_batch_size = config.get("eval_batch_size") or batch
         config.batch_size = batch // blocks
     return config
 

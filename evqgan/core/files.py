@@ -23,7 +23,8 @@ from evqgan.core import ending, scratch, space, stores
 from evqgan.core.errors import InputError, of_system
 from evqgan.core.lease import Lease, runs_here
 
-PART = re.compile(r"\..+\.(\d+)\.part")  # the name under which `atomic` writes
+# The name under which `atomic` writes; one host's process may have the number of another's.
+PART = re.compile(r"\..+\.(\d+)\.[0-9a-f]{8}\.part")
 ABANDONED = 60.0  # ours: seconds after which a file that nobody writes is left over
 
 
@@ -80,7 +81,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 yield copy
             stores.put(own / path.name, path)
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -231,8 +232,8 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yield an empty folder to write into, which takes the place of `folder` when the body ends.
 
     All that was in `folder` goes. If the body raises, or `ending.let_go` is called, the new one
-    vanishes, and `folder` stays as it was. On a bucket files are replaced one by one
-    (`stores.put_folder`).
+    vanishes, and `folder` stays as it was; if the process is killed, the next call sees to that.
+    On a bucket files are replaced one by one (`stores.put_folder`).
     """
     folder = stores.path(folder)
     if stores.is_remote(folder):
@@ -247,7 +248,9 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         shutil.rmtree(new, ignore_errors=True)
 
     with writable(folder):
-        for rest in (new, old):  # of a call that was killed
+        if old.exists() and not folder.exists():  # of a call that was killed, as is what goes
+            old.rename(folder)
+        for rest in (new, old):
             shutil.rmtree(rest, ignore_errors=True)
         new.mkdir(parents=True)
         try:
@@ -257,10 +260,12 @@ def swapped(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             shutil.rmtree(new, ignore_errors=True)
             raise
         with ends:
-            if folder.exists():
+            if is_there := folder.exists():
                 folder.rename(old)
             new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+            if is_there:
+                old.rename(new)  # where nothing comes back from
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -274,8 +279,9 @@ def exchanged(
     folder: made if need be. Files that have other names stay, but those that are stale.
     stale: says of a name in `folder` whether it is an earlier call's file, which goes.
 
-    If the body raises, or a move fails, `folder` is as it was. On a bucket files are replaced one
-    by one (`stores.put_folder`).
+    If the body raises, or a move fails, `folder` is as it was. If the process is killed, or a file
+    cannot be moved back, the next call moves what it finds of the earlier files. On a bucket files
+    are replaced one by one (`stores.put_folder`).
     """
     folder = stores.path(folder)
     if stores.is_remote(folder):
@@ -284,16 +290,22 @@ def exchanged(
         return
     new, old, there = folder / ".new.part", folder / ".old.part", folder.is_dir()
     with writable(folder):
-        for rest in (new, old):  # of a call that was killed
+        for file in [*old.iterdir()] if old.is_dir() else []:  # of a call that was killed
+            if not (folder / file.name).exists():
+                file.rename(folder / file.name)
+        for rest in (new, old):
             shutil.rmtree(rest, ignore_errors=True)
         try:
             new.mkdir(parents=True)
             yield new
             old.mkdir()
             _exchange(folder, new, old, stale)
+            new.rmdir()
+            old.rename(new)  # where nothing comes back from
         finally:
-            for rest in (new, old):
-                shutil.rmtree(rest, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there is what could not be moved back
+                old.rmdir()
             if not there:
                 with contextlib.suppress(OSError):  # there is something in it
                     folder.rmdir()
@@ -321,5 +333,6 @@ def _exchange(
                 moved.append((source / name, target / name))
     except BaseException:
         for before, after in reversed(moved):
-            after.rename(before)
+            with contextlib.suppress(OSError):  # on a failing disk the first error counts
+                after.rename(before)
         raise

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from evqgan.core.errors import InputError
@@ -212,11 +213,16 @@ def put(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
     return jax.tree.map(one, batch)
 
 
-def gathered(x: Any, mesh: Mesh) -> np.ndarray:
-    """Return a global array, however it is split, as NumPy: all of it on every process."""
+def gathered(x: Any) -> Any:
+    """Return an array, however it is split, as one that this process has all of.
+
+    All processes that it is split over have to call it. One that is whole is not copied.
+    """
+    if isinstance(x, jax.Array) and x.is_fully_replicated:
+        return x.addressable_data(0)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        x = jax.jit(lambda x: x, out_shardings=replicated(mesh))(x)
-    return np.asarray(x)
+        return multihost_utils.process_allgather(x, tiled=True)  # compiles once a shape
+    return x
 
 
 def split(tree: Any, mesh: Mesh) -> Any:

@@ -53,11 +53,18 @@ class Mirror:
                     self._copied[file] = stamp
 
     def close(self) -> None:
-        """Copy what has changed, and remove the local folder."""
+        """Copy what has changed, and remove the local folder.
+
+        Where that cannot be copied, the folder is kept under another name, which the InputError
+        tells.
+        """
         self._ended.set()
         self._thread.join()
         try:
             self.flush()
+        except InputError as error:
+            kept = self.folder.rename(f"{self.folder}-kept")
+            raise InputError(f"{error}; what was to be copied is kept in {kept}") from error
         finally:
             self._made.close()
 

@@ -129,7 +129,7 @@ def build_all(
 
     for name in config.evals:
         check_stage(name, config.stage)
-    key = "eval_batch_size" if "eval_batch_size" in config else "batch_size"
+    key = "eval_batch_size" if config.get("eval_batch_size") else "batch_size"
     size = config[key]
     batches = Batches(dataset, size, mesh.rows(device_mesh, size, f"config.{key}"), device_mesh)
     is_stage2 = config.stage == "stage2"

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 
 from evqgan import models
 from evqgan.core import build, cards, mesh, processes, versions
@@ -228,16 +227,7 @@ def fingerprint(weights: Any) -> str:
     every device has all weights. One array at a time comes to the host.
     """
     leaves = jax.tree_util.tree_leaves_with_path(weights)
-    return hashed((mesh.path_name(path), whole(leaf)) for path, leaf in leaves)
-
-
-def whole(leaf: Any) -> Any:
-    """Return an array that this process has all of."""
-    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-        return leaf.addressable_data(0)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return multihost_utils.process_allgather(leaf, tiled=True)
-    return leaf
+    return hashed((mesh.path_name(path), mesh.gathered(leaf)) for path, leaf in leaves)
 
 
 def plain(value: Any) -> Any:

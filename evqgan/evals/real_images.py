@@ -54,9 +54,7 @@ def features_of_split(
     number = batches.number(split)
     with heartbeat(f"measuring {counted(number, 'real image')}", tell) as at:
         for batch in batches(split, images=True):
-            valid, digest = (
-                mesh.gathered(batch[name], batches.device_mesh) for name in ("valid", "digest")
-            )
+            valid, digest = (np.asarray(mesh.gathered(batch[x])) for x in ("valid", "digest"))
             tally.add(valid, digest)
             for network, real in zip(networks, sets, strict=True):
                 real.add(network(batch["image"]), valid)

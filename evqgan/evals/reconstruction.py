@@ -88,7 +88,7 @@ class Evaluator:
         self.predict, self.batches, self.show = predict, batches, show
         self.codes = tokenizers.make(config.tokenizer).quantizer.codes
         if weights is None:
-            weights = config.get("perceptual", {}).get("weights", "")
+            weights = (config.get("perceptual") or {}).get("weights", "")
         self.perceptual = perceptual
         if perceptual and weights == "random":
             self.perceptual += UNTRAINED

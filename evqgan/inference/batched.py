@@ -5,7 +5,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -49,6 +49,12 @@ def once(make: Callable) -> Callable:
     return get
 
 
+class Telling(threading.local):
+    """What a thread's call has told instead of what the runner tells; None: nothing else."""
+
+    instead: Callable | None = None
+
+
 class BatchRunner:
     """Run jittable functions over any number of rows, in few batch sizes, on all local devices.
 
@@ -71,7 +77,9 @@ class BatchRunner:
         self.mesh = mesh.make(devices=devices or jax.local_devices())
         self.compiling = 0.0  # seconds it took so far
         self.tell: Callable = lambda line: None  # gets a line before anything compiles
+        self._telling = Telling()
         self._compiled: dict = {}  # the last KEPT
+        self._kept, self._keeps = dict[Hashable, Any](), threading.Lock()
         self._compiles = threading.Lock()
         self._process = os.getpid()
 
@@ -98,11 +106,18 @@ class BatchRunner:
         if progress is not True:
             yield progress or None
             return
-        before, self.tell = self.tell, say
+        before, self._telling.instead = self._telling.instead, say  # of other threads it is not
         try:
             yield Progress(what, unit, every=1.0)
         finally:
-            self.tell = before
+            self._telling.instead = before
+
+    def keeping(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned at the first call with this key, kept as long as this."""
+        with self._keeps:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
 
     def __call__(
         self,
@@ -153,7 +168,8 @@ class BatchRunner:
 
     def _compile_now(self, function: Callable, weights: Any, batch: list[np.ndarray]) -> Callable:
         images = counted(len(batch[0]), "image")
-        self.tell(f"compiling the {function.__name__} for {images} at a time")
+        tell = self._telling.instead or self.tell
+        tell(f"compiling the {function.__name__} for {images} at a time")
         began = time.perf_counter()
         replicated, split = mesh.replicated(self.mesh), mesh.batch_sharding(self.mesh)
         alone = jax.shard_map(
@@ -164,7 +180,7 @@ class BatchRunner:
             check_vma=False,
         )
         jitted = jax.jit(alone, in_shardings=(replicated, *(split for _ in batch)))
-        with heartbeat("compiling", self.tell):
+        with heartbeat("compiling", tell):
             program = jitted.lower(weights, *batch).compile()
         self.compiling += time.perf_counter() - began
         return program

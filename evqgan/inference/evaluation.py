@@ -63,22 +63,29 @@ def evaluate(
     with processes.together():
         if chief:
             tried(file.parent)
-    found: Evaluation = {"numbers": {}, "protocols": {}}
-    if file.exists():
-        earlier = read_evaluation(file)  # which is refused if it is another file
-        found = earlier if metrics else found
+    remaining(file, metrics)  # another file is refused
+    tasks = tasks_of(parts, metrics, samples, batch_size)
+    measured = [made for task in tasks for made in evaluate_part(task, metrics)]
+    with processes.together():
+        found = remaining(file, metrics)  # as another call may have written it meanwhile
     before = dict(found["numbers"])
-    measured: list[str] = []  # evaluators
-    for task in tasks_of(parts, metrics, samples, batch_size):
-        for numbers, card in evaluate_part(task, metrics):
-            provenance.enter(found, numbers, card)
-            measured.append(card.evaluator)
+    for numbers, card in measured:
+        provenance.enter(found, numbers, card)
     found = provenance.finite(found)
     if chief:
         files.save_json(file, found)
-        show(found, measured, before)
+        show(found, [card.evaluator for _, card in measured], before)
         print(f"these numbers, and how each was measured, are in {file}", flush=True)
     return found
+
+
+def remaining(file: pathlib.Path, metrics: Sequence[str]) -> Evaluation:
+    """Return what of an evaluation.json, which need not be there, remains beside new numbers.
+
+    metrics: as of `evaluate`. Raises InputError if it is another file.
+    """
+    there = read_evaluation(file) if file.exists() else None
+    return there if there and metrics else {"numbers": {}, "protocols": {}}
 
 
 def tried(folder: pathlib.Path) -> None:

@@ -43,7 +43,8 @@ def evaluators_of(
     config = config.copy_and_resolve_references()
     devices = jax.device_count()
     limits.require_batch(batch_size or 1, dataset.shape)
-    size = batch_size * devices if batch_size else config.get("eval_batch_size", config.batch_size)
+    size = config.get("eval_batch_size") or config.batch_size
+    size = batch_size * devices if batch_size else size
     device_mesh = mesh.make(data=math.gcd(size, devices), tensor=-1)
     with config.unlocked():  # no pictures
         config.evals = ConfigDict({name: {**keys, "show": 0} for name, keys in evals.items()})

@@ -19,7 +19,7 @@ from evqgan import models
 from evqgan.core import build, exported, files, limits, mesh, processes, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress, counted, heartbeat, say
-from evqgan.data import pipeline, stored_ids, transforms
+from evqgan.data import pipeline, stored_ids
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.inference.batched import at_once
@@ -87,7 +87,8 @@ def encode(
             info = info_of(dataset, sources, request, tokenizer, about)
             if processes.this()[0] == 0:
                 forget_empty(out)
-        stored_ids.begin(out, info)
+                stored_ids.begin(out, info)
+        stored_ids.begin(out, info)  # the others compare theirs
         fill(out, info, request, dataset, sources, tokenizer, weights)
     return info
 
@@ -218,14 +219,9 @@ def encoder(
     size = max(batch_size, -(-views // devices.size)) * devices.size
     weights, split = jax.device_put(weights, mesh.replicated(devices)), mesh.batch_sharding(devices)
 
-    def encode_images(weights: Any, images: jax.Array) -> jax.Array:
-        scaled, encode = transforms.scale(images), tokenizers.Tokenizer.encode
-        made: Any = tokenizer.network.apply(weights, scaled, method=encode)
-        return made[1]
-
     # Each device by itself, so that ids do not change with how many there are.
     alone = jax.shard_map(
-        encode_images,
+        tokenizer.encode,
         mesh=devices,
         in_specs=(mesh.replicated(devices).spec, split.spec),
         out_specs=split.spec,

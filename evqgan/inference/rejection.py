@@ -114,7 +114,7 @@ def name_of(classifier: Any) -> str:
 
 
 def find(name: str, classes: Classes, where: str = "") -> Callable[[BatchRunner], Callable]:
-    """Return what makes the classifier `name` on the devices of a runner.
+    """Return what gives the classifier `name` on the devices of a runner, which keeps a ResNet.
 
     name: "resnet101" or "resnet50", which judge images of ImageNet's classes (`imagenet_numbers`),
       or module:function.
@@ -130,7 +130,8 @@ def find(name: str, classes: Classes, where: str = "") -> Callable[[BatchRunner]
     numbers = imagenet_numbers(name, classes)
     if where != "random":
         weights.require(where, [name])
-    return lambda runner: imagenet(name, where, runner, numbers)
+    key = "classifier", name, where, numbers.tobytes()  # made anew it would compile anew
+    return lambda runner: runner.keeping(key, lambda: imagenet(name, where, runner, numbers))
 
 
 def own(name: str, where: str) -> Callable:

@@ -35,9 +35,10 @@ def check_skipped(step: int, metrics: Mapping[str, Any], last_reported: int, lim
     what = f"step {step:,}: {what}; skipped {counts}"
     if longest >= limit:
         raise NonFinite(
-            f"stopped at {what}. Weights are as before these steps, checkpoints untouched: start "
-            "again from the last one with a lower learning rate, a longer warm-up, stronger "
-            "gradient clipping or dtype float32"
+            f"stopped at {what}. Weights are as before these steps, checkpoints untouched: begin a "
+            "new run in another --workdir, by --config.init=WORKDIR from the last one of these, "
+            "with a lower learning rate, a longer warm-up, stronger gradient clipping or dtype "
+            "float32"
         )
     return what
 
