@@ -1,4 +1,6 @@
-"""What a critic sees: DiffAugment against the recorded one; draws, gradients."""
+"""What a critic sees: DiffAugment and the blur against the recorded ones; draws, gradients."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 from golden_files import files, load
 
 from evqgan.losses import augment
-from evqgan.losses.augment import cutout_size, largest_shift
+from evqgan.losses.augment import blur, cutout_size, largest_shift
 
 DRAWS = {  # of each change, in the order of its arguments
     "brightness": ("u",),
@@ -30,11 +32,12 @@ def test_every_recorded_output_equals_the_original(recording):
     _, _, inputs, outputs = recording
     image = inputs["x"].transpose(0, 2, 3, 1)
     for name, expected in outputs.items():
-        if name.startswith("blur_"):  # which no published configuration of projected-gan uses
-            continue
-        assert name in DRAWS, f"no change of ours is {name}: build it"
-        draws = [inputs[f"{name}_{draw}"].reshape(-1) for draw in DRAWS[name]]
-        y = jax.jit(getattr(augment, name))(image, *draws)
+        if sigma := re.fullmatch(r"blur_sigma([\d.]+)", name):
+            y = blur(image, float(sigma[1]), float(sigma[1]))
+        else:
+            assert name in DRAWS, f"no change of ours is {name}: build it"
+            draws = [inputs[f"{name}_{draw}"].reshape(-1) for draw in DRAWS[name]]
+            y = jax.jit(getattr(augment, name))(image, *draws)
         np.testing.assert_allclose(
             np.asarray(y).transpose(0, 3, 1, 2), expected, atol=2e-6, err_msg=name
         )
@@ -106,3 +109,11 @@ def test_gradients_equal_differences(policy):
     np.testing.assert_allclose(jnp.vdot(grad, direction), slope, rtol=1e-3)
     if "color" not in policy:  # which lets every pixel act through the mean
         assert 0 < np.mean(grad == 0) < 0.5, "what is cut or moved out has no gradient"
+
+
+def test_blur_fades_to_nothing_within_one_program():
+    call = jax.jit(lambda image, sigma: blur(image, sigma, 2.0))
+    for sigma in (1.0, 2.0):
+        np.testing.assert_allclose(call(IMAGE, sigma), blur(IMAGE, sigma, sigma), atol=1e-6)
+    for sigma in (0.0, 0.3):
+        np.testing.assert_allclose(call(IMAGE, sigma), IMAGE, atol=1e-6)

@@ -1,7 +1,7 @@
 """Augmentation of what a critic sees: DiffAugment (Zhao et al., 2020), as in projected-gan.
 
-Every function is differentiable in the image. The single changes take their random draws as
-arguments, one an image.
+And a blur. Every function is differentiable in the image. The single changes take their random
+draws as arguments, one an image.
 """
 
 from typing import Literal, get_args
@@ -113,3 +113,23 @@ def augment(
             ]
             image = cutout(image, *draws)
     return image
+
+
+def blur(image: jax.Array, sigma: jax.Array | float, largest: float) -> jax.Array:
+    """Return image [B,H,W,c] blurred with weights 2^-(distance/sigma)^2; zeros are outside.
+
+    sigma: a scalar, possibly traced, at most `largest`. Pixels count up to floor(3 sigma) away, so
+      that nothing changes below 1/3.
+    Source: projected-gan, `ProjectedGANLoss.run_D`; its published configurations do not use it.
+    """
+    most = int(3 * largest)
+    at = jnp.arange(-most, most + 1)
+    weights = jnp.exp2(-jnp.square(at / jnp.maximum(sigma, 1e-6)))
+    weights = jnp.where(jnp.abs(at) <= jnp.floor(3 * sigma), weights, 0)
+    weights = (weights / jnp.sum(weights)).astype(image.dtype)
+    height, width = image.shape[1:3]
+    padded = jnp.pad(image, ((0, 0), (most, most), (0, 0), (0, 0)))
+    zero = jnp.zeros((), image.dtype)
+    image = sum((weights[i] * padded[:, i : i + height] for i in range(2 * most + 1)), zero)
+    padded = jnp.pad(image, ((0, 0), (0, 0), (most, most), (0, 0)))
+    return sum((weights[i] * padded[:, :, i : i + width] for i in range(2 * most + 1)), zero)
