@@ -66,7 +66,6 @@ RUN = [
     (r"export workdirs/folder exported/cats", SLOW, ["--noprograms"]),
     (r"export workdirs/folder_stage1 exported/cats", SLOW, []),
     (r"export$", FAST, ["--help"]),
-    (r"main$", FAST, ["--help"]),
     (r"demo$", FAST, ["--help"]),
     (r"plot workdirs/quickstart", FAST, []),
     (r"plot workdirs/a workdirs/b", FAST, []),
@@ -147,6 +146,7 @@ NOT_RUN = [
     (r"benchmark step", HOURS.format("step")),
     (r"benchmark (samplers|reconstruction)", HOURS.format("samplers")),
     (r"main --config=configs/(folder|digits)", HOURS.format("own_images")),
+    (r"main --config=quickstart$", HOURS.format("quickstart")),
     (
         r"main --workdir=workdirs/folder$",
         "goes on with a stopped run: test_own_images, test_going_on",

@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:python -m|bash|pip install) [^`]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ASSIGNED = re.compile(r"[A-Z_]+=")  # a variable, before a command
-PROGRAMS = {"python", "bash", "pip", "source", "evqgan", ".ci/versions"}
+PROGRAMS = {"python", "bash", "pip", "source", "evqgan", "gcloud", ".ci/versions"}
 MODEL = "--workdir=drawings"  # in the place of a workdir that the reader has trained
 # Words of prose that stand for what a reader has, or for one of several names.
 STANDS_FOR = re.compile(r"[A-Z]{3,}|\.\.\.|\[|\$")
