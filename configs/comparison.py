@@ -10,9 +10,9 @@ of the codes, sampling.
 :photographs  32x32 pieces of nine photographs, more steps for the tokenizers; all else as above.
 :attention    ours alone, with attention in windows of 4x4 and over the whole map in the tokenizer:
               64x64 pieces of the photographs, f = 8, maps of 16x16 and 8x8 tokens.
-:drawings     generators alone, on the tokenizer of configs/drawings_stage1.py:f8: 64x64, 8x8
-              tokens, 512 codes. Ours with prefix and with joint attention, GPT, MaskGIT; 0.9
-              million parameters, dropout, 600 steps of 16 images.
+:drawings     generators alone, on the tokenizer that ships, `drawings`: 64x64, 8x8 tokens, 512
+              codes. Ours with prefix and with joint attention, GPT, MaskGIT; 0.9 million
+              parameters, dropout, 600 steps of 16 images.
 :drawings_long  the same with 4,000 steps: each drawing is seen 28 times, and not four times.
 :tiny         a few steps on generated images.
 """
@@ -94,7 +94,7 @@ def attention() -> ConfigDict:
 
 
 def drawings() -> ConfigDict:
-    """Return generators on a trained tokenizer: ours with either attention, GPT, MaskGIT."""
+    """Return generators on the tokenizer that ships: ours with either attention, GPT, MaskGIT."""
     generators, systems = generators_of(), ConfigDict()
     ours = generators["efficient_vqgan"]
     compared = {
@@ -104,8 +104,7 @@ def drawings() -> ConfigDict:
         "maskgit": generators["maskgit"],
     }
     for name, keys in compared.items():
-        generator = {**keys, "dropout": DROPOUT}
-        systems[name] = {"tokenizer": "workdirs/drawings_stage1_f8", "generator": generator}
+        systems[name] = {"tokenizer": "drawings", "generator": {**keys, "dropout": DROPOUT}}
     return systems
 
 

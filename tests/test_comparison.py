@@ -81,13 +81,13 @@ def test_generators_on_the_drawings_differ_in_nothing_else(variant, steps):
     configs = [system.generator for system in systems.values()]
     for key in ("batch_size", "duration", "seed", "dataset", "optimizer"):
         assert len({str(config[key]) for config in configs}) == 1, key
-    tokenizer = load("drawings_stage1", "f8").tokenizer
-    assert tokenizer.quantizer.codes == 512
     for name, system in systems.items():
+        comparison_tokenizers.check(name, system)
         config = system.generator
-        assert system.tokenizer == load("drawings_stage2", "f8").tokenizer.weights
-        assert config.generator.dropout == 0.2 and config.duration == f"{steps} steps"
-        config.tokenizer.model = tokenizer
+        assert system.tokenizer == "drawings" and config.generator.dropout == 0.2
+        assert config.duration == f"{steps} steps"
+        config.tokenizer.model = comparison_tokenizers.network_of(system)
+        assert config.tokenizer.model.quantizer.codes == 512
         assert 880_000 < parameters(config) < 960_000, name
     prefix, joint = systems.prefix.generator.generator, systems.joint.generator.generator
     assert (prefix.attention, joint.attention) == ("prefix", "joint")
