@@ -21,6 +21,7 @@ KINDS = {
     "ema": ema.Quantizer(**SMALL, decay=0.9),
     "revived": revived.Quantizer(**SMALL, revive=0.5),
     "ema, revived": ema.Quantizer(**SMALL, decay=0.9, revive=0.5),
+    "ema, revived by error": ema.Quantizer(**SMALL, decay=0.9, revive=0.5, revive_by="error"),
     "residual": residual.Quantizer(**SMALL, depth=3, decay=0.0),
     "residual, own codebooks": residual.Quantizer(
         **SMALL, depth=3, shared=False, decay=0.9, revive=0.5
@@ -198,7 +199,9 @@ def test_statistics_change_only_in_training_and_only_if_mutable(train_flag):
     assert all(jax.tree.leaves(same)) != train_flag
 
 
-@pytest.mark.parametrize("name", ["revived", "ema, revived", "residual, own codebooks"])
+@pytest.mark.parametrize(
+    "name", ["revived", "ema, revived", "ema, revived by error", "residual, own codebooks"]
+)
 def test_first_step_seeds_every_code_from_the_batch(name):
     quantizer, z = KINDS[name], normal((4, 5, 5, 4)) + 100  # where no initial code is
     variables = init(quantizer, z)
@@ -235,6 +238,24 @@ def test_only_unused_codes_are_revived_and_their_statistics_start_anew(module):
     assert steps == 2
 
 
+@pytest.mark.parametrize("module", [revived, ema])
+def test_by_error_codes_become_vectors_that_no_code_is_near(module):
+    """Fourteen of sixteen vectors lie on a code."""
+    quantizer = module.Quantizer(codes=4, width=2, revive=0.5, revive_by="error")
+    z = np.zeros((1, 1, 16, 2), np.float32)
+    z[0, 0, [3, 11]] = [[5, 5], [-5, 5]]
+    variables = init(quantizer, z)
+    places = np.array([[[0, 0], [50, 0], [60, 0], [70, 0]]], np.float32)
+    state = {**variables["codebook"], "usage": np.array([[1.0, 0, 0, 0]], np.float32)}
+    if module is ema:
+        variables["codebook"] = {**state, "codes": places, "total": places}
+    else:
+        variables = {"params": {"codebook": places}, "codebook": state}
+    _, _, aux, variables = train(quantizer, variables, z)
+    book = np.round(codebook(quantizer, variables)[0], 3)
+    assert aux["revived"] == 3 and {*map(tuple, book[1:])} == {(5.0, 5.0), (-5.0, 5.0)}
+
+
 def test_codes_of_a_revived_codebook_still_learn():
     quantizer, z = KINDS["revived"], normal((4, 5, 5, 4))
     *_, variables = train(quantizer, init(quantizer, z), z)
@@ -267,7 +288,9 @@ def test_the_dead_of_all_parts_of_a_batch_are_noted():
     np.testing.assert_array_equal(noted["seeds"], [[[5, 5], [2, 2]]])
 
 
-@pytest.mark.parametrize("name", ["revived", "ema, revived", "residual, own codebooks"])
+@pytest.mark.parametrize(
+    "name", ["revived", "ema, revived", "ema, revived by error", "residual, own codebooks"]
+)
 def test_vectors_of_the_batch_are_gathered_only_if_a_code_is_dead(name):
     """On many devices that gather is communication: it stands in a branch."""
     quantizer, z = KINDS[name], normal((2, 3, 5, 4))

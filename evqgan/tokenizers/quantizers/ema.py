@@ -14,7 +14,7 @@ from evqgan.tokenizers.quantizers.codebooks import (
     moving_average,
     uniform_init,
 )
-from evqgan.tokenizers.quantizers.revival import dead_and_seeds
+from evqgan.tokenizers.quantizers.revival import ReviveBy, dead_and_seeds
 
 
 class Averages:
@@ -30,7 +30,12 @@ class Averages:
     smooths_seeds = False
 
     def __init__(
-        self, owner: nn.Module, shape: tuple[int, int, int], decay: float, revive: float
+        self,
+        owner: nn.Module,
+        shape: tuple[int, int, int],
+        decay: float,
+        revive: float,
+        revive_by: ReviveBy = "chance",
     ) -> None:
         """Make the variables of `owner`, in its setup.
 
@@ -39,8 +44,9 @@ class Averages:
         revive: a code whose usage is below becomes a vector of the batch; 0 = never. With it, usage
           starts so low that no first batch can lift it above a threshold: the first batch seeds all
           codes.
+        revive_by: how these vectors are drawn, see `revival.ReviveBy`.
         """
-        self.owner, self.decay, self.revive = owner, decay, revive
+        self.owner, self.decay, self.revive, self.revive_by = owner, decay, revive, revive_by
         self.table = owner.variable(
             "codebook", "codes", lambda: uniform_init(owner.make_rng("params"), shape)
         )
@@ -73,7 +79,9 @@ class Averages:
         total = moving_average(self.total.value, sums, self.decay, weight)
         table, revived = means(total, usage), jnp.zeros((), jnp.float32)
         if self.revive:
-            dead, usage, seeds = dead_and_seeds(usage, self.revive, x, self.owner)
+            before = self.table.value
+            quantized = (lambda: hits @ before) if self.revive_by == "error" else None
+            dead, usage, seeds = dead_and_seeds(usage, self.revive, x, self.owner, quantized)
             revived, where = dead.sum().astype(jnp.float32), dead[..., None]
             total = jnp.where(where, seeds, total)
             table = means(total, usage) if self.smooths_seeds else jnp.where(where, seeds, table)
@@ -97,13 +105,17 @@ class Quantizer(vq.Quantizer):
     revive: a code chosen less often than this share of the average becomes a vector of the batch,
       and its statistics start again; so does every code at the first step. 0 = never. Ours:
       RQ-VAE's restart of unused codes, with a threshold that does not depend on batch size and V.
+    revive_by: how that vector is drawn: by "chance" alone, or by its squared "error", so that plain
+      areas, which have a code already, get no others.
     """
 
     decay: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.99  # VQ-VAE, RQ-VAE
     revive: float = 0.0
+    revive_by: ReviveBy = "chance"
 
     def setup(self) -> None:
-        self.averages = Averages(self, (1, self.codes, self.width), self.decay, self.revive)
+        shape = 1, self.codes, self.width
+        self.averages = Averages(self, shape, self.decay, self.revive, self.revive_by)
 
     def codebook(self) -> jax.Array:
         """Return the codes in use, [1,V,c] float32."""

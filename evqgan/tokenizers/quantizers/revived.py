@@ -4,7 +4,7 @@ import jax
 
 from evqgan.tokenizers.quantizers import vq
 from evqgan.tokenizers.quantizers.codebooks import after_update
-from evqgan.tokenizers.quantizers.revival import Parameter
+from evqgan.tokenizers.quantizers.revival import Parameter, ReviveBy
 
 
 class Quantizer(vq.Quantizer):
@@ -12,12 +12,14 @@ class Quantizer(vq.Quantizer):
 
     revive: a code whose usage falls below this share of the average usage is replaced; at the first
       step all codes are. Ours.
+    revive_by: as in `ema`.
     """
 
     revive: float = 0.1  # ours, as in configs/common.py
+    revive_by: ReviveBy = "chance"
 
     def setup(self) -> None:
-        self.revival = Parameter(self, (1, self.codes, self.width), self.revive)
+        self.revival = Parameter(self, (1, self.codes, self.width), self.revive, self.revive_by)
         self.table = self.revival.value
 
     def __call__(
