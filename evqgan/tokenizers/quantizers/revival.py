@@ -63,7 +63,8 @@ def draw_if(
     def draw() -> jax.Array:
         draws, by = jax.random.uniform(rng, (len(x), number)), weights()
         starts = np.arange(number + 1) * x.shape[1] // number
-        position = starts[None, :-1] + jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
+        offsets = jnp.floor(draws * np.diff(starts)[None]).astype(jnp.int32)
+        position = jnp.asarray(starts[None, :-1]) + offsets
         if by is not None:
             sums = jnp.cumsum(by, axis=1)
             places = (np.arange(number)[None] + draws) * sums[:, -1:] / number
