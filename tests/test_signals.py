@@ -37,7 +37,8 @@ sys.exit(signals.leave(cli.main([], run, str)))
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen([sys.executable, "-c", code], env=env, text=True, **pipes)
-    assert process.stdout.readline() == "ready\n"
+    # Not by readline, which would take from `communicate` what has come by then.
+    assert os.read(process.stdout.fileno(), len("ready\n")) == b"ready\n"
     return process
 
 
