@@ -143,7 +143,7 @@ while true; do
       gone=0 code=0
       run_everywhere "${id:=$(date +%s)-$$}" "$@" || code=$?
       case $code in 0 | 2) finish "$code" ;; esac # 2: something that the user can mend
-      if taken_away; then continue; fi
+      if taken_away; then id="" && continue; fi # machines that come back by themselves run nothing
       [ "$code" = 255 ] || finish "$code"
       unreached=$((unreached + 1))
       [ "$unreached" -lt "${attempts:-5}" ] || finish "$code"

@@ -37,6 +37,15 @@ def test_an_unknown_part_is_named(capsys):
     assert "there is no part 'stage3': expected one of checks, stage1" in capsys.readouterr().err
 
 
+def test_what_is_computed_again_is_not_counted(monkeypatch):
+    both = lambda name, batch, prepared: [prepared("float32", x) for x in (False, True)]  # noqa: E731
+    monkeypatch.setattr(device, "training", both)
+    monkeypatch.setattr(device.step, "prepared", lambda config: config.tokenizer)
+    (((timed, counted),),) = device.stage1(small=False)
+    for part in ("encoder", "decoder"):
+        assert timed[part].remat and not counted[part].remat
+
+
 def test_programs_are_timed_in_turn():
     order = []
     programs = [

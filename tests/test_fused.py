@@ -1,5 +1,7 @@
 """Attention as one kernel: the same function as products and a softmax."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,12 @@ def test_the_kernel_gives_what_products_and_a_softmax_give():
 def test_float32_and_short_queries_are_left_to_products_and_a_softmax():
     assert not fused.fits(jnp.zeros((1, 64, 2, 8)))
     assert not fused.fits(jnp.zeros((1, 5, 2, 8), jnp.bfloat16))
+
+
+@pytest.mark.parametrize("capability, has", [("7.5", False), ("8.0", True), ("12.0", True)])
+def test_gpus_before_ampere_have_no_kernel(monkeypatch, capability, has):
+    gpu = SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(fused, "platform", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+    assert fused.fits(np.zeros((1, 64, 2, 8), jnp.bfloat16)) is has

@@ -311,7 +311,9 @@ REAL = {"source": "digits", "size": [32, 32]}
 def stand_in(window, run=0):
     """A case of fig8 whose model is never asked."""
     config = ConfigDict({"generator": {"name": "multigrained", "window": window}})
-    model = types.SimpleNamespace(config=config, workdir=f"w{window}_{run}", step=1, run=run)
+    state = {"ema": {"w": np.float32([window, run])}, "tokenizer": {}}
+    model = types.SimpleNamespace(config=config, step=1, run=run, state=state)
+    model.workdir = f"w{window}_{run}"
     return generation.Case("ours", model)
 
 
@@ -349,6 +351,26 @@ def test_fig8_of_several_runs_has_means_and_one_card(tmp_path, monkeypatch):
     assert [line.name for line in drawn[1].lines] == ["W_s = 2", "W_s = 4"]
     assert drawn[1].lines[0].y == [4, 3.5]  # by a network's features, before colours
     assert drawn[1].lines[0].bars == pytest.approx([2**0.5, 2**0.5 / 2])
+    assert fig8.drawn([{"fid": None, "frechet_pixels": None}]) is None  # of a large data set
+
+
+def test_samples_of_other_weights_are_measured_again(tmp_path, monkeypatch):
+    """A workdir may be trained anew, for as many steps."""
+    measured = []
+
+    def of_generator(model, *given, **sampler):
+        measured.append(model)
+        return {"fid": 1.0}, {"real": REAL}, np.zeros((1, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(quality, "of_generator", of_generator)
+    monkeypatch.setattr(quality, "networks", lambda given: [])
+    given = types.SimpleNamespace(out=str(tmp_path), samples=1, weights="", features=[])
+    case = stand_in(2)
+    for _ in range(2):
+        generation.measured(given, case)
+    case.model.state["ema"]["w"] += 1
+    generation.measured(given, case)
+    assert len(measured) == 2
 
 
 def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch, capsys):

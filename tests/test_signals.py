@@ -38,7 +38,10 @@ sys.exit(signals.leave(cli.main([], run, str)))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen([sys.executable, "-c", code], env=env, text=True, **pipes)
     # Not by readline, which would take from `communicate` what has come by then.
-    assert os.read(process.stdout.fileno(), len("ready\n")) == b"ready\n"
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+        line += byte
+    assert line == b"ready\n"
     return process
 
 
@@ -197,6 +200,8 @@ def test_a_signal_that_was_lost_on_its_way_is_raised_where_one_would_wait():
         with pytest.raises(signals.Interrupted) as caught, signals.noted(lambda: "step 1"):
             pass
         assert caught.value.number == signal.SIGTERM
+    with signals.noted(lambda: "step 1") as came:  # a later call in this process
+        assert came() is None
 
 
 def test_a_signal_while_jax_compiles_ends_at_once(tmp_path):

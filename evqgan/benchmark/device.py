@@ -31,8 +31,9 @@ from evqgan.core.errors import InputError
 from evqgan.data import generated
 from evqgan.generators import Request
 from evqgan.tokenizers import tokenizer as tokenizers
+from evqgan.training.step_flops import without_remat
 
-IMAGES_A_STEP = {"stage1": 64, "stage2": 64}  # 40 GiB where nothing is computed again
+IMAGES_A_STEP = {"stage1": 64, "stage2": 64}  # below 40 GiB
 AT_ONCE = (1, 64)  # images of reconstruction and sampling
 GRIDS = (16, 32, 64, 128)  # sides of token grids: 256 to 2,048 pixels at f = 16
 COMPARED = {
@@ -104,7 +105,8 @@ def stage1(small: bool) -> Iterator[list[Program]]:
     asked = SimpleNamespace(config=file_of("imagenet_stage1", small), batch=batch)
 
     def prepared(dtype: str, counted: bool) -> tuple:
-        return step.prepared(step.configured(asked, [f"--config.dtype={dtype}"]))
+        config = step.configured(asked, [f"--config.dtype={dtype}"])
+        return step.prepared(without_remat(config) if counted else config)
 
     yield [training("imagenet_stage1", batch, prepared)]
 

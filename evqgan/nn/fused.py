@@ -18,7 +18,17 @@ def fits(query: jax.Array) -> bool:
     length, _, channels = query.shape[-3:]
     is_half = query.dtype in (jnp.bfloat16, jnp.float16)
     is_tile = length >= LEAST_QUERIES and channels % 8 == 0 and channels <= MOST_CHANNELS
-    return platform() == "gpu" and is_half and is_tile
+    return platform() == "gpu" and is_half and is_tile and _is_recent()
+
+
+def _is_recent() -> bool:
+    """Return whether GPUs have cuDNN's attention: those of compute capability 8.0 (Ampere) on.
+
+    Those that a program is compiled for and that are not here (`evqgan.aot`) all have it.
+    """
+    if jax.default_backend() != "gpu":
+        return True
+    return float(jax.local_devices()[0].compute_capability) >= 8.0
 
 
 def attend(

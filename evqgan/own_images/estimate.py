@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, mesh
+from evqgan.core import build, mesh, processes
 from evqgan.core.progress import counted, duration, heartbeat
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
@@ -98,7 +98,8 @@ def timed(config: ConfigDict, examples: int, classes: int) -> tuple[float, float
     def seconds(update: Any) -> float:
         """Return those of a step, compiled before: the mean of a few."""
         state, taken, began = compiled.init(), -1, 0.0
-        while taken < LEAST or time.perf_counter() - began < SECONDS:
+        # As many on every process, which take each step together, however their clocks go.
+        while processes.agreed(taken < LEAST or time.perf_counter() - began < SECONDS):
             batch = mesh.put(next(batches), device_mesh, config.batch_size)
             state, metrics = update(state, batch)
             jax.block_until_ready(metrics)

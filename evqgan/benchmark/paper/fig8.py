@@ -20,7 +20,7 @@ from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.benchmark.paper.generation import Case
 from evqgan.benchmark.paper.published import FIGURES
 from evqgan.benchmark.paper.small import Small
-from evqgan.core import pictures
+from evqgan.core import pictures, progress
 from evqgan.core.cli import Flag, whole
 from evqgan.core.errors import InputError
 
@@ -57,8 +57,12 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         raise InputError(f"--steps={min(given.steps)}: T is at most a block's tokens, here {most}")
     rows += generation.real_rows(cases)
     file = pathlib.Path(given.out) / "fig8.png"
-    pictures.save_png(file, picture(rows), {"mode": "fig8"})
-    print(f"quality by block size and steps: {file}")
+    mine = [row for row in rows if row.get("window")]
+    if key := drawn(mine):
+        pictures.save_png(file, picture(mine, key), {"mode": "fig8"})
+        print(f"quality by block size and steps: {file}")
+    else:
+        progress.warn("nothing is drawn, as no distance was measured of all: give --features=NAME")
     title = f"Fig. 8: block size and steps in a block; {scale}"
     return f"{title} ({FIGURES['fig8']})", beside.aligned(
         [{"from": beside.OURS, **r} for r in rows]
@@ -91,10 +95,11 @@ def measured(given: Any, cases: Sequence[Case], steps: int) -> dict[str, Any]:
     return {**row, "card": runs.together([card for _, card in found])}
 
 
-def picture(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
-    """Return two charts, as in the paper: quality by block size at T = 8 or as near, and by T."""
-    mine = [row for row in rows if row.get("window")]
-    key = drawn(mine)
+def picture(mine: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """Return two charts, as in the paper: quality by block size at T = 8 or as near, and by T.
+
+    mine: the rows of ours. key: of quality, see `drawn`.
+    """
     called = CALLED.get(key, key.replace("_", " "))
     windows = sorted({row["window"] for row in mine})
     nearest = []
@@ -112,11 +117,14 @@ def picture(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
     return pictures.row([charts.draw(left), charts.draw(right)], gap=16)
 
 
-def drawn(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return which number is drawn: FID, else a distance by a network's features, else colours."""
+def drawn(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return which number is drawn: FID, else a distance by a network's features, else colours.
+
+    None: all rows have none of these, as of a data set that is too large for colours.
+    """
     by_features = [key for key in rows[0] if key.startswith("frechet_") and key[-3:] != "_sd"]
     keys = ("fid", *(key for key in by_features if key != COLOURS), COLOURS)
-    return next(key for key in keys if all(row.get(key) is not None for row in rows))
+    return next((key for key in keys if all(row.get(key) is not None for row in rows)), None)
 
 
 def line_of(
