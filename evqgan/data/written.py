@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from evqgan.core import files, scratch
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
-from evqgan.data.named import INFO, clear, quiet
+from evqgan.data.named import INFO, clear
+from evqgan.data.quiet import quiet
 
 VERSION = "1.0.0"
 Example = tuple[str, bytes, int]  # what errors call it, the encoded image, its class or 0
