@@ -297,6 +297,38 @@ def test_a_folder_becomes_a_data_set_with_its_splits_and_classes(tmp_path, capsy
     assert [x.name for x in (tmp_path / "data").iterdir()] == ["pictures"]
 
 
+def test_however_many_files_are_broken_the_rest_becomes_a_data_set(tmp_path, capsys):
+    pictures, data = tmp_path / "pictures", str(tmp_path / "data")
+    pictures.mkdir()
+    for i in range(12):
+        Image.fromarray(pixels(i)).save(pictures / f"{i:02d}.png")
+    for i in (3, 4):
+        (pictures / f"{i:02d}.png").write_bytes(b"none")
+    (pictures / "05.png").unlink()
+    (pictures / "05.png").symlink_to("gone")
+    words = [str(pictures), data, "--name=pictures"]
+    assert from_folder.main(words) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert all(f"left out: 0{i}.png: " in said for i in (3, 4, 5))
+    assert sum(len(named.Named("pictures", x, data)) for x in ("train", "validation")) == 9
+    for path in pictures.iterdir():
+        path.unlink()
+        path.write_bytes(b"none")
+    assert from_folder.main([*words[:2], "--name=none"]) == 2
+    assert "all 12 images are broken" in capsys.readouterr().err
+
+
+def test_a_third_split_of_a_folder_is_left_out_with_a_word(tmp_path, capsys):
+    for i, place in enumerate(("train/a", "train/a", "val/a", "Test/a", "Test/a")):
+        (tmp_path / "pictures" / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(i)).save(tmp_path / "pictures" / place / f"{i}.png")
+    data = str(tmp_path / "data")
+    assert from_folder.main([str(tmp_path / "pictures"), data, "--name=pictures"]) == 0
+    assert "left out: Test/ with 2 images: train and validation" in capsys.readouterr().out
+    splits = ("train", "validation")
+    assert [len(named.Named("pictures", split, data)) for split in splits] == [2, 1]
+
+
 def test_a_data_set_of_other_files_is_not_taken_for_this_one(source, tmp_path, capsys):
     pictures, data = tmp_path / "pictures", tmp_path / "data"
     pictures.mkdir()
