@@ -157,6 +157,14 @@ def test_damaged_examples_stop_it_or_are_left_out(source, tmp_path, capsys):
     assert len(named.Named("insects", "train", str(tmp_path / "data"))) == 6
 
 
+def test_a_record_keeps_its_number_behind_one_that_is_left_out(source, tmp_path, capsys):
+    file = source / "train-00000-of-00002"
+    write(file, [example(0, 1), example(1, 1), example(2)])
+    flip(file, 100)
+    asked = (source, tmp_path / "data", "--name=insects", f"--label_key={LABEL}")
+    refused(capsys, f"{file}, record 2: there is no label", *asked, "--skip_damaged")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -169,6 +177,8 @@ def test_damaged_examples_stop_it_or_are_left_out(source, tmp_path, capsys):
         (["{source}", "{data}", "--name=x", "--label_key=lable"], "there is no label 'lable'"),
         (["{source}", "{data}", "--name=x", "--label_key=image/encoded"], "one whole number"),
         (["{source}", "{data}", "--name=x", f"--label_key={LABEL}", "--first_label=2"], "label 1"),
+        (["{source}", "{data}", "--name=x", "--first_label=1"], "--first_label is of no use with"),
+        (["{source}", "{data}", "--name=x", "--class_names={names}"], "give --label_key=KEY, too"),
         (["{source}", "{data}", "--name=x", "--train=nothing*"], "no file in "),
         (["{source}", "{data}", "--name=x", "--train=*", "--validation=v*"], "of both splits"),
         (["{names}", "{data}", "--name=x"], "this is no TFRecord file"),
