@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -413,6 +414,33 @@ def test_stored_ids_are_written_to_a_bucket_and_read_from_it(store, tmp_path, mo
     del store.objects["ids/train-00001-of-00003.npy"]
     with pytest.raises(InputError, match="train-00001-of-00003 of 4 shards are missing"):
         stored_split.StoredSplit("gs://bucket/ids", "train")
+
+
+def test_stored_ids_that_are_replaced_in_a_bucket_are_copied_again(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVQGAN_IDS", str(tmp_path / "kept"))
+    photos = Dataset(folder=folder_of(tmp_path / "photos", 6), size=8, crop="random_resized")
+    make("gs://bucket/ids", photos)
+    name = next(x for x in store.objects if "train" in x and "labels" not in x)
+    days, right = itertools.count(1), store.objects[name].data
+
+    def replaced(file, data):
+        """The split after a file was replaced: days later each time, as no second is waited for."""
+        store.put(file, data).time = f"2099-01-{next(days):02d}T00:00:00.000000Z"
+        return stored_split.StoredSplit("gs://bucket/ids", "train")
+
+    wrong = replaced(name, right[:-32] + b"\xff" * 32)  # of the same size, ids out of range
+    with pytest.raises(InputError, match=rf"gs://bucket/{name}: expected ids from 0"):
+        wrong.load(len(wrong) - 1, 2)
+    mended = replaced(name, right)
+    assert mended.load(len(mended) - 1, 2)["ids"].max() < mended.codes
+    before = len(store.requests)
+    stored_split.StoredSplit("gs://bucket/ids", "train")
+    assert not [x for _, x in store.requests[before:] if "alt=media" in x and "npy" in x]
+    for file in (name.replace(".npy", ".labels.npy"), name):
+        whole = store.objects[file].data
+        with pytest.raises(InputError, match=rf"^gs://bucket/{file}: expected .*; remove this"):
+            replaced(file, b"none")
+        replaced(file, whole)
 
 
 def test_record_files_are_read_from_a_bucket(store, tmp_path):

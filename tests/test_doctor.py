@@ -365,6 +365,15 @@ def test_a_workdir_in_a_bucket_is_listed_and_written(quick, capsys, refuses, wor
         assert not store.files() and "disk" not in rows
 
 
+def test_the_plan_of_a_workdir_in_a_bucket_is_read(pictures, monkeypatch):
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed: requirements-test.txt has it")
+    asked = []
+    monkeypatch.setattr(experiment.plans, "read", asked.append)
+    config = experiment.read("configs/folder.py", None, [f"--config.dataset.folder={pictures}"])
+    assert experiment.parts(config, "gs://bucket/run") == []
+    assert asked == [stores.path("gs://bucket/run")]
+
+
 def test_damaged_weights_are_told(quick, capsys, tmp_path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "vgg16.safetensors").write_bytes(b"damaged")

@@ -2,19 +2,24 @@
 
 import importlib.util
 import json
+import os
 import pkgutil
 import shutil
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 from tensorflow_datasets.core import registered
 
 from evqgan.core.errors import InputError, first_line
+from evqgan.core.progress import say
 from evqgan.data import builders, named
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
 from evqgan.data.pipeline import open_split, train_batches
+from evqgan.data.quiet import quiet
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +156,25 @@ def own(tmp_path, monkeypatch):
     yield write
     registered._DATASET_REGISTRY.pop("two_shapes", None)
     registered._ABSTRACT_DATASET_REGISTRY.pop("two_shapes", None)
+
+
+def test_progress_is_heard_while_tfds_is_quiet(capsys):
+    with quiet(ours=True):
+        print("of tfds")
+        beating = threading.Thread(target=say, args=("still writing",))
+        beating.start()
+        beating.join()
+    print("behind")
+    assert capsys.readouterr().out == "still writing\nbehind\n"
+
+
+def test_what_another_process_clears_is_no_error(tmp_path):
+    (tmp_path / "incomplete.a").symlink_to("gone")  # listed, and not there when it is looked at
+    for name, age in (("incomplete.b", 2 * named.OLD), ("incomplete.c", 0.0)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    named.clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"incomplete.a", "incomplete.c"}
 
 
 def test_our_data_sets_are_the_modules_of_their_package():

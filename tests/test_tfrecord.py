@@ -157,6 +157,14 @@ def test_damaged_examples_stop_it_or_are_left_out(source, tmp_path, capsys):
     assert len(named.Named("insects", "train", str(tmp_path / "data"))) == 6
 
 
+def test_a_record_keeps_its_number_behind_one_that_is_left_out(source, tmp_path, capsys):
+    file = source / "train-00000-of-00002"
+    write(file, [example(0, 1), example(1, 1), example(2)])
+    flip(file, 100)
+    asked = (source, tmp_path / "data", "--name=insects", f"--label_key={LABEL}")
+    refused(capsys, f"{file}, record 2: there is no label", *asked, "--skip_damaged")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -169,6 +177,8 @@ def test_damaged_examples_stop_it_or_are_left_out(source, tmp_path, capsys):
         (["{source}", "{data}", "--name=x", "--label_key=lable"], "there is no label 'lable'"),
         (["{source}", "{data}", "--name=x", "--label_key=image/encoded"], "one whole number"),
         (["{source}", "{data}", "--name=x", f"--label_key={LABEL}", "--first_label=2"], "label 1"),
+        (["{source}", "{data}", "--name=x", "--first_label=1"], "--first_label is of no use with"),
+        (["{source}", "{data}", "--name=x", "--class_names={names}"], "give --label_key=KEY, too"),
         (["{source}", "{data}", "--name=x", "--train=nothing*"], "no file in "),
         (["{source}", "{data}", "--name=x", "--train=*", "--validation=v*"], "of both splits"),
         (["{names}", "{data}", "--name=x"], "this is no TFRecord file"),
@@ -295,6 +305,38 @@ def test_a_folder_becomes_a_data_set_with_its_splits_and_classes(tmp_path, capsy
     )
     assert found == sorted((pixels(i).tobytes(), i % 3) for i in range(1, 9))
     assert [x.name for x in (tmp_path / "data").iterdir()] == ["pictures"]
+
+
+def test_however_many_files_are_broken_the_rest_becomes_a_data_set(tmp_path, capsys):
+    pictures, data = tmp_path / "pictures", str(tmp_path / "data")
+    pictures.mkdir()
+    for i in range(12):
+        Image.fromarray(pixels(i)).save(pictures / f"{i:02d}.png")
+    for i in (3, 4):
+        (pictures / f"{i:02d}.png").write_bytes(b"none")
+    (pictures / "05.png").unlink()
+    (pictures / "05.png").symlink_to("gone")
+    words = [str(pictures), data, "--name=pictures"]
+    assert from_folder.main(words) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert all(f"left out: 0{i}.png: " in said for i in (3, 4, 5))
+    assert sum(len(named.Named("pictures", x, data)) for x in ("train", "validation")) == 9
+    for path in pictures.iterdir():
+        path.unlink()
+        path.write_bytes(b"none")
+    assert from_folder.main([*words[:2], "--name=none"]) == 2
+    assert "all 12 images are broken" in capsys.readouterr().err
+
+
+def test_a_third_split_of_a_folder_is_left_out_with_a_word(tmp_path, capsys):
+    for i, place in enumerate(("train/a", "train/a", "val/a", "Test/a", "Test/a")):
+        (tmp_path / "pictures" / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(i)).save(tmp_path / "pictures" / place / f"{i}.png")
+    data = str(tmp_path / "data")
+    assert from_folder.main([str(tmp_path / "pictures"), data, "--name=pictures"]) == 0
+    assert "left out: Test/ with 2 images: train and validation" in capsys.readouterr().out
+    splits = ("train", "validation")
+    assert [len(named.Named("pictures", split, data)) for split in splits] == [2, 1]
 
 
 def test_a_data_set_of_other_files_is_not_taken_for_this_one(source, tmp_path, capsys):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import psutil
@@ -154,6 +155,19 @@ def test_a_worker_ends_when_the_parent_does_before_it_has_said_anything():
         process = workers._start(theirs, 0, 1)
     ours.close()
     assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_a_worker_looks_for_modules_where_its_parent_does(monkeypatch, safe):
+    flags = types.SimpleNamespace(safe_path=safe)
+    python = types.SimpleNamespace(executable="python", path=["/of/parent"], flags=flags)
+    monkeypatch.setattr(workers, "sys", python)
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda command, env, **how: (command, env))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command, env = workers._start(theirs, 0, 1)
+    assert ("-P" in command) == safe and command.index("-m") == 1 + safe
+    assert env["PYTHONPATH"] == "/of/parent"
 
 
 @pytest.mark.slow

@@ -147,9 +147,22 @@ def every(
 ) -> Iterator[tuple[str, bytes, int]]:
     """Yield (what errors call it, encoded image, label) of every record of the files."""
     for path in paths:
-        for number, record in enumerate(records(path, damaged)):
+        for number, record in numbered(path, damaged):
             where = f"{path}, record {number}"
             yield where, *reader(record, where)
+
+
+def numbered(path: pathlib.Path, damaged: Damaged) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of a file with their numbers; those that are left out count, too."""
+    left = 0
+
+    def told(what: str) -> None:
+        nonlocal left
+        damaged(what)
+        left += 1
+
+    for whole, record in enumerate(records(path, told)):
+        yield whole + left, record
 
 
 def look(

@@ -134,6 +134,14 @@ def _with_parents(folder: str) -> set[str]:
     return set(map(str, (real, *real.parents)))
 
 
+def bytes_of(path: str | os.PathLike[str]) -> int:
+    """Return the length of a file, 0 of one that is not there, such as a broken link."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
 def check_names(folder: str, paths: Iterable[str]) -> None:
     """Raise InputError for a name that is no text, or not of one line: it is printed and written.
 

@@ -2,10 +2,11 @@
 
 python -m evqgan.data.from_folder FOLDER DEST --name=NAME
 
-FOLDER is read as --config.dataset.folder reads it, and its splits and classes are kept. Files that
-do not decode, or, where there are more than 2,000 or 1 GiB, whose head or end is damaged, are left
-out; the first 20 are named. DEST is a data_dir, where the data set gets the name NAME; it
-appears when it is whole. The files themselves are copied, not encoded anew.
+FOLDER is read as --config.dataset.folder reads it, and its splits train and validation and its
+classes are kept; a third split is left out and named. Files that do not decode, or, where there are
+more than 2,000 or 1 GiB, whose head or end is damaged, are left out, however many; the first 20 are
+named. DEST is a data_dir, where the data set gets the name NAME; it appears when it is whole. The
+files themselves are copied, not encoded anew.
 """
 
 from evqgan.core import startup
@@ -15,12 +16,13 @@ if __name__ == "__main__":
 
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evqgan.core import cli, signals, stores
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted, say
 from evqgan.data.from_tfrecord import Damage, end, is_there, two_folders
 
 FLAGS = (
@@ -58,11 +60,14 @@ def run(argv: list[str]) -> None:
     damaged = Damage(skip=True)
     origin = written.made_of(source, Folder(str(source), "all").paths, splits)
     if not is_there(folder, origin):
-        found = survey(Dataset(folder=str(source)), print)
+        found = survey(Dataset(folder=str(source), max_bad=1.0), print)  # they are left out
         for path, why in found.broken.items():
             damaged(f"{path}: {why}")
         whole = Folder(str(source), "sorted" if values.sorted else "train")
         parts = {split: whole if split == "train" else whole.part(split) for split in splits}
+        for name, images in others(whole.splits).items():
+            kept = " and ".join(SPLITS)
+            say(f"left out: {name}/ with {counted(images, 'image')}: {kept} are kept")
 
         def examples(part: Folder) -> Iterator[written.Example]:
             for i, path in enumerate(part.paths):
@@ -74,6 +79,13 @@ def run(argv: list[str]) -> None:
         given = {split: examples(part) for split, part in parts.items()}
         written.write(dest, values.name, given, whole.class_names, number, text, origin)
     end(folder, damaged, written.usage(dest, values.name, splits))
+
+
+def others(splits: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return {sub-folder: number of its images} of the splits of `folder.layout` beside SPLITS."""
+    kept = [splits[name] for name in (*SPLITS, "all", "sorted") if name in splits]
+    left = [paths for paths in splits.values() if paths not in kept]
+    return {paths[0].split("/")[0]: len(paths) for paths in left}
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ FLAGS = (
     Flag("validation", TEXT, (), "which files are held out, such as 'validation-*'", ""),
     DEBUG,
 )
+OF_CLASSES = ("first_label", "class_names")  # flags that go with --label_key
 OF_TFDS = ("skip_damaged", "debug")  # flags that go with a data set of tfds
 
 
@@ -97,6 +98,9 @@ def run(argv: list[str]) -> None:
             f"{source} has no {INFO} of tfds: give the folder of one version, or for other "
             "TFRecord files --name=NAME; see --help"
         )
+    for key in OF_CLASSES:
+        if values[key].present and not values.label_key:
+            raise InputError(f"--{key} is of no use without classes: give --label_key=KEY, too")
     written.check_name(values.name)
     folder, known = written.place(dest, values.name), ["train", "validation"]
     wanted = {split: values[split].value for split in known}

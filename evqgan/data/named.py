@@ -5,7 +5,6 @@ They are read as array_record without TensorFlow.
 
 import contextlib
 import difflib
-import io
 import os
 import pathlib
 import pkgutil
@@ -16,13 +15,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from evqgan.core import build, stores
 from evqgan.core.build import suggestion
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
 from evqgan.data import builders
+from evqgan.data.quiet import quiet
 
 # The names of our data sets: the modules of evqgan/data/builders.
 BUILDERS = sorted(found.name for found in pkgutil.iter_modules(builders.__path__))
@@ -50,27 +49,6 @@ def at_size(name: str, shape: tuple[int, int]) -> str:
     if own != DRAWN or config not in ("", TONES):
         return name
     return f"{own}/{max(shape)}" + (f"_{config}" if config else "")
-
-
-@contextlib.contextmanager
-def quiet(ours: bool = False) -> Iterator[None]:
-    """Keep back the many INFO lines of tfds.
-
-    ours: of our own data sets also its warnings and progress bars.
-    """
-    import tensorflow_datasets as tfds  # here, not above: importing the pipeline must stay quick
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR if ours else logging.WARNING)
-    try:
-        with contextlib.ExitStack() as stack:
-            if ours:
-                tfds.disable_progress_bar()
-                stack.callback(tfds.enable_progress_bar)
-                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager
@@ -231,8 +209,9 @@ def advice(name: str, error: BaseException) -> str:
 def clear(folder: pathlib.Path) -> None:
     """Remove what killed processes have left in the folder of a data set that is prepared."""
     for left in folder.glob("incomplete.*"):
-        if time.time() - left.stat().st_mtime > OLD:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # gone meanwhile, as another process clears
+            if time.time() - left.stat().st_mtime > OLD:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def label_feature(features: dict, name: str, label_key: str) -> str:

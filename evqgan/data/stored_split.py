@@ -53,14 +53,15 @@ class StoredSplit:
         self.shards, labels = [], []
         for shard in (shard for shard in everything if shard.split == split):
             number, (ids, beside) = shard.stop - shard.start, here(folder, self.info, shard)
+            ids_file, labels_file = stored_ids.paths(folder, shard)  # of a bucket those there
             shape = (number, self.views, *self.info["latent"], self.info["depth"])
-            self.shards.append(opened(ids, stored_ids.id_type(self.codes), shape))
-            labels.append(np.array(opened(beside, "int32", (number,))))
+            self.shards.append(opened(ids, stored_ids.id_type(self.codes), shape, ids_file))
+            labels.append(np.array(opened(beside, "int32", (number,), labels_file)))
             least = 0 if split == "train" else stored_ids.BAD
             most = (len(self.class_names) or 2**31) - 1
             if not least <= labels[-1].min() <= labels[-1].max() <= most:
                 found = f"{labels[-1].min()} to {labels[-1].max()}"
-                raise damaged(beside, f"labels from {least} to {most}", found)
+                raise damaged(labels_file, f"labels from {least} to {most}", found)
         self.labels = np.concatenate(labels)
 
     def __reduce__(self) -> tuple:
@@ -89,7 +90,8 @@ def here(
     """Return the two files of a shard, as `stored_ids.paths`, of a bucket as copies that are kept.
 
     They lie in EVQGAN_IDS, or ~/.cache/evqgan/ids, below a hash of what was encoded and how: there
-    each is copied once, and memory-mapped as any other.
+    each is copied once, and again when it was replaced in the bucket, and memory-mapped as any
+    other. A copy has the time of its file, so that no two clocks are compared.
     """
     there = stored_ids.paths(folder, shard)
     if not stores.is_remote(folder):
@@ -99,26 +101,33 @@ def here(
     place = usual / hashlib.sha256(text.encode()).hexdigest()[:16]
     copies = []
     for file in there:
-        copy, size = place / file.name, stores.stamp(file).size
-        if not copy.is_file() or copy.stat().st_size != size:
+        copy, about = place / file.name, stores.stamp(file)
+        changed = int(about.time)  # some file systems keep whole seconds alone
+        found = copy.stat() if copy.is_file() else None
+        if found is None or found.st_size != about.size or found.st_mtime < changed:
             with files.atomic(copy) as part:
                 stores.fetch(file, pathlib.Path(part.name))
+                os.utime(part.name, (changed, changed))
         copies.append(copy)
     return tuple(copies)
 
 
-def opened(path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+def opened(
+    path: pathlib.Path, dtype: str, shape: tuple[int, ...], original: pathlib.Path
+) -> np.ndarray:
     """Return the memory-mapped array of an .npy file. Nothing is unpickled.
 
-    Raises InputError unless it is of this type and shape.
+    original: the file that `path` is or is a copy of.
+
+    Raises InputError, which names the original, unless it is of this type and shape.
     """
     expected = f"{dtype} {list(shape)}"
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, OverflowError) as error:
-        raise damaged(path, expected, first_line(error)) from error
+        raise damaged(original, expected, first_line(error)) from error
     if array.dtype != dtype or array.shape != shape:
-        raise damaged(path, expected, f"{array.dtype} {list(array.shape)}")
+        raise damaged(original, expected, f"{array.dtype} {list(array.shape)}")
     return array
 
 

@@ -21,7 +21,7 @@ from evqgan.core.progress import counted, heartbeat
 from evqgan.data.copies import copies
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import forgiven
-from evqgan.data.folder import LETTERS, Folder, listed
+from evqgan.data.folder import LETTERS, Folder, bytes_of, listed
 from evqgan.data.transforms import ORIENTATION, TOO_LARGE, check_pixels, decode, read_bytes
 
 # Ours: a folder of at most so many images and bytes is decoded, which takes seconds; of a larger
@@ -145,7 +145,7 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
         )
     train, held = (source.part(split) for split in (dataset.train, dataset.validation))
     paths = sorted(source.paths)
-    sizes = [_bytes_of(os.path.join(source.folder, path)) for path in paths]
+    sizes = [bytes_of(os.path.join(source.folder, path)) for path in paths]
     whole = len(paths) <= DECODED and sum(sizes) <= DECODED_BYTES
     with heartbeat(f"looking at {counted(len(paths), 'image')}", log) as at:
         looks = []
@@ -230,14 +230,6 @@ def _each(function: Callable[[str], Look], paths: Sequence[str]) -> Iterator[Loo
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), AT_ONCE):
             yield from pool.map(function, paths[start : start + AT_ONCE])
-
-
-def _bytes_of(path: str) -> int:
-    """Return the length of a file, 0 of one that is not there, such as a broken link."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
 
 
 def _check_broken(

@@ -141,9 +141,10 @@ def _start(theirs: socket.socket, first: int, step: int) -> subprocess.Popen:
     In a session of its own it does not hear the terminal's Ctrl-C, which is the parent's to answer.
     """
     arguments = [str(number) for number in (theirs.fileno(), first, step)]
+    safe = ["-P"] if sys.flags.safe_path else []  # nothing from the current folder, as here
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-m", "evqgan.data.workers", *arguments],
+        [sys.executable, *safe, "-m", "evqgan.data.workers", *arguments],
         # JAX_PLATFORMS: should anything start JAX all the same, it leaves the devices alone
         env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
         stdin=subprocess.DEVNULL,

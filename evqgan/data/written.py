@@ -13,7 +13,9 @@ import tensorflow_datasets as tfds
 from evqgan.core import files, scratch
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
-from evqgan.data.named import INFO, clear, quiet
+from evqgan.data.folder import bytes_of
+from evqgan.data.named import INFO, clear
+from evqgan.data.quiet import quiet
 
 VERSION = "1.0.0"
 Example = tuple[str, bytes, int]  # what errors call it, the encoded image, its class or 0
@@ -54,7 +56,7 @@ def is_whole(folder: pathlib.Path) -> bool:
 
 def made_of(folder: pathlib.Path, names: Iterable[str], *settings: object) -> str:
     """Return a hash of files, by names and sizes, and of what else decides what is made of them."""
-    sizes = [f"{name}\t{(folder / name).stat().st_size}" for name in sorted(names)]
+    sizes = [f"{name}\t{bytes_of(folder / name)}" for name in sorted(names)]
     text = "\n".join([*sizes, *map(str, settings)]).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()[:16]
 

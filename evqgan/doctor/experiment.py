@@ -91,9 +91,9 @@ def parts(config: ConfigDict, workdir: str) -> list[Part]:
     """
     if own_images.is_one(config):
         own_images.dataset_of(config)
-        if plans.read(pathlib.Path(workdir)) is None:
+        if plans.read(stores.path(workdir)) is None:
             return []  # sizes are proposed when the training begins
-        config = own_images.saved(config, pathlib.Path(workdir))
+        config = own_images.saved(config, stores.path(workdir))
     if config.stage != "quickstart":
         schema.check(config)
         return [Part("", config, workdir)]
