@@ -12,7 +12,7 @@ from evqgan.benchmark.sampler_scan import Measured, Setting
 from evqgan.core import build, files, progress, signals, stores
 from evqgan.core.errors import InputError
 from evqgan.evals.against_real import AgainstReal
-from evqgan.evals.provenance import fingerprint
+from evqgan.evals.provenance import fingerprints
 from evqgan.inference.model import Model
 
 OF_CLASSES = ("sample_accuracy", "spread_ratio")  # what is kept beside the distance, of classes
@@ -46,7 +46,7 @@ class Measurements:
         self.protocol = {
             "workdir": stores.real(model.workdir).as_posix(),
             "step": model.step,
-            "model": [fingerprint(model.state[part]) for part in ("ema", "tokenizer")],
+            "model": [*fingerprints(model.state)],
             "num": num,
             "batch_size": model.runner.batch_size,
             "distance": distance,

@@ -203,7 +203,7 @@ def subject(config: Any, workdir: str | os.PathLike[str], step: int, state: Mapp
     if config.stage == "stage2":
         settings = models.of_stage2(config).settings(build.plain(config.get("sample", {})))
         sampler = dataclasses.asdict(settings)
-        weights = fingerprint(state["ema"]), fingerprint(state["tokenizer"])
+        weights = fingerprints(state)
     else:
         own = {"params": state["ema"], "codebook": state["codebook"]}
         weights = fingerprint(own), ""
@@ -228,6 +228,11 @@ def fingerprint(weights: Any) -> str:
     """
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return hashed((mesh.path_name(path), mesh.gathered(leaf)) for path, leaf in leaves)
+
+
+def fingerprints(state: Mapping) -> tuple[str, str]:
+    """Return those of a generator's state: of its own weights, and of its tokenizer's."""
+    return fingerprint(state["ema"]), fingerprint(state["tokenizer"])
 
 
 def plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError, cut
 from evqgan.core.progress import Progress, counted, duration
 from evqgan.data.folder import check_apart
-from evqgan.evals.provenance import MadeBy, fingerprint
+from evqgan.evals.provenance import MadeBy, fingerprints
 from evqgan.inference import (
     filmstrip,
     finished_samples,
@@ -232,7 +232,7 @@ def card_of(
 
 def made_by(model: Model) -> MadeBy:
     """Return which model it is, as cards say it."""
-    return MadeBy(model.step, *map(fingerprint, (model.state["ema"], model.state["tokenizer"])))
+    return MadeBy(model.step, *fingerprints(model.state))
 
 
 def write(

@@ -12,7 +12,7 @@ import numpy as np
 
 from evqgan.core import kinds
 from evqgan.core.errors import InputError
-from evqgan.evals.provenance import fingerprint, plain
+from evqgan.evals.provenance import fingerprints, plain
 from evqgan.inference.core import CoreModel
 from evqgan.inference.planning import SEED
 
@@ -36,7 +36,7 @@ def of_model(model: CoreModel) -> dict[str, Any]:
 
     The name of its folder is noted, not where it lies.
     """
-    weights, tokenizer = (fingerprint(model.state[part]) for part in ("ema", "tokenizer"))
+    weights, tokenizer = fingerprints(model.state)
     name = model.weights_path.parent.name
     if name == "checkpoints":
         name = model.weights_path.parents[1].name

@@ -15,7 +15,7 @@ from evqgan.benchmark.paper.small import Small
 from evqgan.core import files, npz, pictures, progress, signals
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file
-from evqgan.evals.provenance import fingerprint
+from evqgan.evals.provenance import fingerprints
 from evqgan.inference import sampling_folder
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
@@ -92,7 +92,7 @@ def measured(
     made: dict[str, Any] = {
         "workdir": str(case.model.workdir),
         "step": case.model.step,
-        "model": [fingerprint(case.model.state[part]) for part in ("ema", "tokenizer")],
+        "model": [*fingerprints(case.model.state)],
         "samples": given.samples,
         "features": quality.networks(given),
         "weights": given.weights,
