@@ -80,6 +80,8 @@ def small(factor: int) -> ConfigDict:
     config.dtype, config.batch_size = "float32", 16
     config.duration = "4000 steps" if factor == 8 else "3000 steps"
     config.tokenizer.quantizer.update({"width": 32, "decay": 0.9})
+    if factor == 4:  # else the many white tokens are split among hundreds of codes
+        config.tokenizer.quantizer.revive_by = "error"
     config.optimizer.update(
         {"learning_rate": 1e-3, "warmup": "100 steps", "decay": "cosine", "ema": 0.99}
     )
