@@ -9,8 +9,10 @@ import json
 import re
 import types
 
+import jax
 import numpy as np
 import pytest
+import test_cluster
 import workdirs
 from ml_collections import ConfigDict
 from PIL import Image
@@ -18,7 +20,7 @@ from test_train import Given
 
 import evqgan
 from evqgan import evals, main, models
-from evqgan.core import config_files, mesh, pictures
+from evqgan.core import config_files, mesh, pictures, processes
 from evqgan.core.errors import ContractError, InputError
 from evqgan.data import generated
 from evqgan.data.dataset import Dataset
@@ -692,6 +694,71 @@ def test_evaluate_gives_each_number_its_protocol(workdir, config, capsys):
     assert real["size"] == [32, 32] and real["crop"] == "centre" and card["run"]["code"]
     assert real["source"] == str(config.dataset.folder)
     assert f"{'cross_entropy':32s} {numbers['cross_entropy']:.4g}" in capsys.readouterr().out
+
+
+def test_numbers_of_what_does_not_run_remain_where_they_are_of_the_same_weights(
+    workdir, config, capsys
+):
+    place = workdir / "generator"
+    keys = {"features": ["pixels"], "samples": 2}
+    config.evals = ConfigDict({"generation": {}, "distribution": keys})
+    first = evaluation.evaluate(config, place, None, ["distribution"])
+    del config.evals.distribution
+    found = evaluation.evaluate(config, place, None, [])
+    assert found["numbers"]["frechet_pixels"] == first["numbers"]["frechet_pixels"]
+    assert found["protocols"].keys() == {"distribution", "generation"}
+    assert "kept beside these, measured earlier: 1 number\n" in capsys.readouterr().out
+    found["protocols"]["distribution"]["model"]["fingerprint"] = "of others"
+    found["protocols"]["elsewhere"] = {"numbers": ["x"], "model": {"workdir": "b"}}
+    found["numbers"]["x"] = 1.0
+    (place / "evaluation.json").write_text(json.dumps(found))
+    config.evals = ConfigDict()  # of nothing measured now nothing is known
+    assert evaluation.evaluate(config, place, None, []) == found
+    config.evals = ConfigDict({"generation": {}})
+    found = evaluation.evaluate(config, place, None, [])
+    assert found["protocols"].keys() == {"generation", "elsewhere"} and found["numbers"]["x"] == 1
+    line = "as distribution measured other weights than those of step 6: frechet_pixels\n"
+    assert f"no longer there, {line}" in capsys.readouterr().out
+    assert "frechet_pixels" not in found["numbers"]
+
+
+def test_of_several_processes_all_end_where_one_cannot_evaluate(workdir, config, monkeypatch):
+    """The others would wait for it in what all compute together."""
+    model = load(workdir, config)
+    reached = []
+
+    class Failing(Own):
+        def run(self, _):
+            if jax.process_index() == 1:
+                raise InputError("cannot read an image")
+            reached.append(self)
+            yield "mse", 0.5
+
+    def work(index):
+        given = {"mine": Failing(), "next": Failing()}
+        ready = Evaluators(given, mesh.make(data=1, tensor=-1))
+        list(evaluation.evaluate_model(model, ready, ["mine"]))
+
+    one, other = test_cluster.threads_as_processes(monkeypatch, 2, work)
+    assert str(other) == "cannot read an image" and len(reached) == 1
+    assert str(one) == "process 1 of this run stopped: its own message says why"
+
+
+def test_of_several_processes_all_end_where_the_first_cannot_compare_samples(
+    workdir, config, monkeypatch
+):
+    make(config, workdir, None, 2)
+    parts = evaluation.parts_of(config, workdir)
+    samples = workdir / "samples" / "samples.npz"
+    *_, task = evaluation.tasks_of(parts, ["samples"], samples, None)
+    answers = iter([[False, False], [True, False]])  # loaded, and compared
+    monkeypatch.setattr(processes, "this", lambda: (1, 2))
+    monkeypatch.setattr(
+        processes.multihost_utils, "process_allgather", lambda _: np.array(next(answers))
+    )
+    with pytest.raises(InputError, match="process 0 of this run stopped"):
+        next(evaluation.evaluate_part(task, ["samples"]))
+    assert not list(answers)
 
 
 def test_a_distance_of_samples_has_its_card(workdir, config):

@@ -266,6 +266,24 @@ def enter(evaluation: Evaluation, numbers: Mapping[str, Any], card: Card) -> Non
     evaluation["protocols"][card.evaluator] = {"numbers": list(numbers), **card.as_json()}
 
 
+def forget_others(evaluation: Evaluation, models: Sequence[ModelCard | ForeignModel]) -> None:
+    """Remove the numbers that are of other weights of one of these models, and say which.
+
+    models: those that are measured now; of the workdirs of others all numbers remain.
+    """
+    for now in models:
+        for name, card in list(evaluation["protocols"].items()):
+            there = card.get("model") or {}
+            if not isinstance(now, ModelCard) or there.get("workdir") != now.workdir:
+                continue
+            if all(there.get(x) == getattr(now, x) for x in ("fingerprint", "tokenizer")):
+                continue
+            for number in (gone := evaluation["protocols"].pop(name)["numbers"]):
+                evaluation["numbers"].pop(number, None)
+            was = f"{name} measured other weights than those of step {now.step:,}"
+            processes.tell(f"no longer there, as {was}: {', '.join(gone)}")
+
+
 class Difference(NamedTuple):
     """Where two cards disagree, and what each says there."""
 

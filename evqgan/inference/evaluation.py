@@ -10,13 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import evals
-from evqgan.core import build, checkpoint, exported, files, processes, schema, stores
+from evqgan.core import build, checkpoint, cluster, exported, files, processes, schema, stores
 from evqgan.core.errors import ContractError, InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import finished, provenance
 from evqgan.evals.against_real import AgainstReal, RealImages
+from evqgan.evals.batches import errors_last
 from evqgan.evals.image_set import Tally
 from evqgan.evals.protocols import FOLDER
 from evqgan.evals.provenance import Card, Evaluation, Measured, Subject
@@ -47,6 +48,7 @@ def evaluate(
     measured: see `evaluation_parts.parts_of`.
 
     metrics: names of evaluators, which alone run; the other numbers of an evaluation.json remain.
+      If it names none, all run, and those remain that are not of other weights.
     batch_size: images a device at a time (default: as the config says).
     tokenizer: the config of a quickstart's tokenizer (default: the saved one, changed as `config`).
 
@@ -63,11 +65,14 @@ def evaluate(
     with processes.together():
         if chief:
             tried(file.parent)
-    remaining(file, metrics)  # another file is refused
+    remaining(file)  # another file is refused
     tasks = tasks_of(parts, metrics, samples, batch_size)
     measured = [made for task in tasks for made in evaluate_part(task, metrics)]
     with processes.together():
-        found = remaining(file, metrics)  # as another call may have written it meanwhile
+        found = remaining(file)  # as another call may have written it meanwhile
+    if not metrics:
+        cards = [card for _, card in measured if card.evaluator != "samples"]  # as their file says
+        provenance.forget_others(found, [card.model for card in cards])
     before = dict(found["numbers"])
     for numbers, card in measured:
         provenance.enter(found, numbers, card)
@@ -79,13 +84,12 @@ def evaluate(
     return found
 
 
-def remaining(file: pathlib.Path, metrics: Sequence[str]) -> Evaluation:
-    """Return what of an evaluation.json, which need not be there, remains beside new numbers.
+def remaining(file: pathlib.Path) -> Evaluation:
+    """Return what is in an evaluation.json, which need not be there, beside which new numbers come.
 
-    metrics: as of `evaluate`. Raises InputError if it is another file.
+    Raises InputError if it is another file.
     """
-    there = read_evaluation(file) if file.exists() else None
-    return there if there and metrics else {"numbers": {}, "protocols": {}}
+    return read_evaluation(file) if file.exists() else {"numbers": {}, "protocols": {}}
 
 
 def tried(folder: pathlib.Path) -> None:
@@ -151,14 +155,18 @@ def evaluate_part(task: Task, metrics: Sequence[str]) -> Iterator[tuple[Numbers,
     chief = processes.this()[0] == 0
     if chief:
         print(f"loading {task.part.workdir}", flush=True)
-    model = load(task.part.workdir, task.part.config)
-    if task.samples and chief:
-        try:
-            yield evaluate_samples(model, task.dataset, task.samples)
-        except InputError as error:
-            if "samples" in metrics:
-                raise
-            warn(f"no numbers of the samples in {task.samples}: {error}")
+    with processes.together():
+        model = load(task.part.workdir, task.part.config)
+    of_samples: list[tuple[Numbers, Card]] = []
+    with processes.together():  # the others measure with the first one only once it has these
+        if task.samples and chief:
+            try:
+                of_samples.append(evaluate_samples(model, task.dataset, task.samples))
+            except InputError as error:
+                if "samples" in metrics:
+                    raise
+                warn(f"no numbers of the samples in {task.samples}: {error}")
+    yield from of_samples
     yield from evaluate_model(model, task.evaluators, metrics)
 
 
@@ -238,12 +246,12 @@ def evaluate_model(
         log = say if processes.this()[0] == 0 else lambda line: None
         log(f"evaluating: {name}")
         try:
-            with heartbeat(f"evaluating {name}", log):
+            with heartbeat(f"evaluating {name}", log), cluster.failing_together(), errors_last():
                 numbers, shown, card = evals.measured(name, evaluator, state, givers)
         except ContractError:
             raise
         except InputError as error:
-            # Of several processes the others may not know of the error, and wait.
+            # Of several processes one alone may have met it.
             if name in requested or processes.this()[1] > 1:
                 raise
             print(f"no numbers of {name}: {error}", flush=True)
