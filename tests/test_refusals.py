@@ -25,6 +25,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import stored_ids
 from evqgan.evals import finished
+from evqgan.evals.provenance import MadeBy
 from evqgan.export import __main__ as export
 from evqgan.inference import evaluation, finished_samples, mode_inputs, sample_settings
 from evqgan.inference.class_names import Classes
@@ -119,18 +120,24 @@ def test_force_replaces_samples(place, tmp_path, capsys):
 
 
 def test_why_finished_samples_are_made_again(place, tmp_path):
-    out, now = place / "samples", (6, place / "generator" / "checkpoints" / "6")
+    out, weights = place / "samples", place / "generator" / "checkpoints" / "6"
     there = finished_samples.read(out)
+    now = MadeBy(6, there["fingerprint"], there["tokenizer"]), weights
     missing = finished_samples.missing
     assert missing(out, there, *now, True, False) == ""
     assert missing(out, there, *now, True, True).endswith("steps.png is not there yet")
     other = there | {"step": 5}
     assert missing(out, other, *now, True, False).startswith("the samples of step 5 in ")
+    for name in ("fingerprint", "tokenizer"):
+        other = there | {name: "of others"}
+        assert missing(out, other, *now, True, False).startswith("the samples of other weights in ")
+        older = {key: value for key, value in there.items() if key != name}
+        assert missing(out, older, *now, True, False) == ""
     newer = tmp_path / "6"
     newer.mkdir()
     later = os.stat(out / "samples.npz").st_mtime + 1
     os.utime(newer, (later, later))
-    assert "is newer than the samples in" in missing(out, there, 6, newer, True, False)
+    assert "is newer than the samples in" in missing(out, there, now[0], newer, True, False)
 
 
 def test_what_is_no_samples_file_is_not_replaced(place, tmp_path, capsys):

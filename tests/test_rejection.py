@@ -179,6 +179,21 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     assert not (tmp_path / "parts").exists()
 
 
+def test_another_model_does_not_go_on_with_half_of_the_candidates(model, tmp_path):
+    other = copy.copy(model)
+    other.state = {**model.state, "ema": jax.tree.map(lambda x: x + 1, model.state["ema"])}
+    given = {"num": 4, "seed": 2, "acceptance": 0.5, "folder": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(**given, classifier=Classifier(stop=1))
+    with pytest.raises(InputError, match="candidates made with fingerprint = .*, not fingerprint"):
+        other.sample(**given, classifier=Classifier())
+    assert len(model.sample(**given, classifier=Classifier())["images"]) == 4
+    file = tmp_path / "settings.json"
+    older = {k: v for k, v in json.loads(file.read_text()).items() if k != "fingerprint"}
+    file.write_text(json.dumps(older))
+    assert len(other.sample(**given, classifier=Classifier(stop=0))["images"]) == 4
+
+
 def test_what_other_processes_did_not_leave_is_missed(model, tmp_path, monkeypatch):
     monkeypatch.setattr(resumable.processes, "together", lambda part: contextlib.nullcontext())
     given = {"num": 6, "seed": 2, "acceptance": 0.3, "classifier": Classifier(), "folder": tmp_path}

@@ -17,6 +17,7 @@ from evqgan.core import npz, pictures, replacing, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
 from evqgan.data.folder import EXTENSIONS
+from evqgan.evals.provenance import MadeBy
 from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES
 
@@ -27,16 +28,17 @@ ADVICE = "give another folder by --out=FOLDER, or replace them by --force"
 
 
 def read(out: pathlib.Path) -> Settings | None:
-    """Return the settings of the samples in a folder, with "step"; None if there are none.
+    """Return the settings of the samples in a folder, with those of `MadeBy`; None: there are none.
 
-    "workdir" is missing where it is not known. Raises InputError for a file that is none of ours.
+    "workdir" and fingerprints are missing where they are not known. Raises InputError for a file
+    that is none of ours.
     """
     file = out / "samples.npz"
     if not file.exists():
         return None
     try:
         with npz.opened(file) as saved:
-            names = ("seed", "step", "acceptance", "classifier", "workdir")
+            names = ("seed", *MadeBy._fields, "acceptance", "classifier", "workdir")
             if IMAGES not in saved:
                 raise ValueError(f"it holds its images as images, which are now {IMAGES}")
             found = {name: saved[name].item() for name in names if name in saved}
@@ -68,17 +70,19 @@ def check(
 
 
 def missing(
-    out: pathlib.Path, there: Settings, step: int, weights: pathlib.Path, pngs: bool, strip: bool
+    out: pathlib.Path, there: Settings, now: MadeBy, weights: pathlib.Path, pngs: bool, strip: bool
 ) -> str:
     """Return why finished samples of the settings asked for are made again, "" if they are not.
 
     there: what `read` says of the folder `out`.
-    step, weights: of the model that samples would be made by now, and where they lie on disk.
+    now, weights: the model that samples would be made by, and where its weights lie on disk.
     pngs, strip: whether images/ and steps.png are asked for.
     """
     file = out / "samples.npz"
-    if there["step"] != step:
+    if there["step"] != now.step:
         return f"the samples of step {there['step']:,} in {out} will be replaced"
+    if any(there.get(name, value) != value for name, value in now._asdict().items()):
+        return f"the samples of other weights in {out} will be replaced"
     if stores.stamp(file).time < stores.stamp(weights).time:
         return f"{weights} is newer than the samples in {out}, which will be replaced"
     shown = ["grid.png", *(["steps.png"] if strip else [])]

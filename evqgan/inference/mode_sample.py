@@ -155,7 +155,7 @@ def is_finished(
         return False
     name = {"classifier": rejection.name_of(classifier)} if classifier else {}
     finished_samples.check(out, there, name, request.advice)
-    of_model = model.step, model.weights_path
+    of_model = made_by(model), model.weights_path
     why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
     done = (
         f"{counted(request.num, 'sample')} of {checkpoint.trained(model.step)} with these settings"

@@ -16,6 +16,7 @@ import numpy as np
 from evqgan.core import files, limits, processes, scratch, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
+from evqgan.evals.provenance import fingerprints
 from evqgan.inference import sampling_folder
 from evqgan.inference.core import CoreModel
 from evqgan.inference.sample_settings import Settings, describe
@@ -96,13 +97,15 @@ def require_memory(model: CoreModel, kept: int, total: float, what: str) -> None
 def settings_of(
     model: CoreModel, task: SamplingTask, acceptance: float = 1.0, classifier: str | None = None
 ) -> Settings:
-    """Return all settings that decide which images a task makes; its folder keeps them.
+    """Return all settings that decide which images a task makes; its folder, if any, keeps them.
 
     acceptance, classifier: of rejection sampling.
     """
     sampler, folder = {**model.sampler, **task.changes}, task.folder or "."
     known = describe(model.workdir, folder, sampler, task.seed, task.labels, acceptance)
-    return {**known, "step": model.step, "classifier": classifier}
+    own, of_tokenizer = fingerprints(model.state) if task.folder else ("", "")
+    weights = {"step": model.step, "fingerprint": own, "tokenizer": of_tokenizer}
+    return {**known, **weights, "classifier": classifier}
 
 
 @contextlib.contextmanager

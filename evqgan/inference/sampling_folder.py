@@ -38,10 +38,14 @@ def begin(folder: Any, settings: Settings, force: bool = False) -> None:
 
 
 def check(folder: pathlib.Path, settings: Settings) -> None:
-    """Raise InputError if a folder holds images of other settings."""
+    """Raise InputError if a folder holds images of other settings.
+
+    Folders of older versions do not know of which weights their images are: any will do.
+    """
     with readable(folder):
         saved = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        made = difference(saved, settings)
+        of_weights = {"fingerprint", "tokenizer"} - saved.keys()
+        made = difference(saved, {x: y for x, y in settings.items() if x not in of_weights})
     if made:
         advice = (
             "give the same settings again to go on, another folder, or --force (in Python "
