@@ -240,6 +240,7 @@ def test_of_several_processes_one_that_cannot_read_takes_part_to_the_end(tmp_pat
     dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[3, 7]), size=8, max_bad=0.0)
     dataset = dataclasses.replace(dataset, validation="sorted")
     read = held_out.Batches(dataset, 4, np.arange(4), mesh.make(devices=jax.devices()[:1]))
+    monkeypatch.setattr(held_out.multihost_utils, "process_allgather", lambda x: x[None])
     for processes, taken in ((1, 0), (2, 3)):
         monkeypatch.setattr(jax, "process_count", lambda n=processes: n)
         valid = []
@@ -250,6 +251,23 @@ def test_of_several_processes_one_that_cannot_read_takes_part_to_the_end(tmp_pat
     with pytest.raises(InputError, match="do not decode"), held_out.errors_last():
         list(read())
         raise ValueError("which may come of it")
+
+
+def test_processes_forgive_as_many_broken_images_as_one(tmp_path, monkeypatch):
+    """Each meets those of its own rows alone."""
+    dataset = Dataset(folder=folder_of(tmp_path, 10, broken=[3]), size=8, max_bad=0.15)
+    dataset = dataclasses.replace(dataset, validation="sorted")
+    read = held_out.Batches(dataset, 4, np.arange(4), mesh.make(devices=jax.devices()[:1]))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for of_other in (0, 1):
+        both = lambda x, other=of_other: np.array([x, other])  # noqa: E731
+        monkeypatch.setattr(held_out.multihost_utils, "process_allgather", both)
+        with contextlib.ExitStack() as stack:
+            if of_other:
+                message = "2 of 10 images do not decode, .*max_bad = 0.15"
+                stack.enter_context(pytest.raises(InputError, match=message))
+            stack.enter_context(held_out.errors_last())
+            assert len(list(read())) == 3
 
 
 def test_too_many_broken_images_stop(tmp_path):

@@ -3,7 +3,9 @@
 They are read only if they are what they should be.
 """
 
+import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -60,7 +62,7 @@ def make(folder, dataset, function=to_ids, host=0, hosts=1, report=None, **how):
         )
 
     stored_ids.begin(folder, info)
-    stored_ids.encode(folder, info, batches, function, host, hosts, report)
+    stored_ids.encode(folder, info, batches, function, host, hosts, report, dataset.max_bad)
     return info
 
 
@@ -189,6 +191,28 @@ def test_what_does_not_decode_is_replaced_in_training_and_marked_in_validation(t
     expected = to_ids(training_view(image, dataset, np.random.default_rng((0, 2, 0)))[None])[0]
     np.testing.assert_array_equal(train.load(2)["ids"], expected)
     np.testing.assert_array_equal(held.labels, [0, stored_ids.BAD, 0])
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_forgive_as_many_broken_images_as_one(tmp_path, hosts):
+    """Those of others, and of earlier calls, count: images of training have no mark but a note."""
+    dataset = Dataset(folder=folder_of(tmp_path / "a", 30), size=8, max_bad=0.12)
+    images = open_split(dataset, "train").paths
+    for index in (1, 8, 15, 22):  # one of each shard
+        pathlib.Path(dataset.folder, images[index]).write_bytes(b"broken")
+    info, number = described(dataset), len(images)
+    with pytest.raises(InputError, match=rf"4 of {number} .*do not decode, .*max_bad = 0.12"):
+        for host in range(hosts):
+            make(tmp_path / "ids", dataset, host=host, hosts=hosts)
+    assert stored_ids.count_bad(tmp_path / "ids", info, "train") == 3
+    with pytest.raises(InputError, match=f"4 of {number} train images do not decode"):
+        make(tmp_path / "ids", dataset)  # which goes on
+    make(tmp_path / "ids", dataclasses.replace(dataset, max_bad=0.15))
+    assert stored_ids.count_bad(tmp_path / "ids", info, "train") == 4
+    with pytest.raises(InputError, match=f"4 of {number} train images do not decode"):
+        stored_ids.check_bad(tmp_path / "ids", info, "train", dataset.max_bad)
+    note = json.loads((tmp_path / "ids" / "train-00001-of-00004.bad.json").read_text())
+    assert note == [8]
 
 
 @pytest.mark.parametrize(

@@ -328,13 +328,14 @@ def view_batches(
     start: int,
     stop: int,
 ) -> Batches:
-    """Return an iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b]}, in all views.
+    """Return an iterator of {"image": uint8 [b,V,H,W,3], "label": int32 [b], "bad": bool [b]}.
 
-    Examples start to stop come in turn; b = batch_size, in the last batch less.
+    Examples start to stop come in turn; b = batch_size, in the last less; bad: not decodable.
     views: V, as in training and with its replacements of what does not decode; 0: the centre view
       of validation, where what does not decode is black, with the label -1.
     """
-    black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "label": np.int32(stored_ids.BAD)}
+    black = {"image": np.zeros((1, *dataset.shape, 3), np.uint8), "bad": np.True_}
+    black["label"] = np.int32(stored_ids.BAD)
 
     def load(index: int) -> dict:
         example = examples[index] if views else examples.load(index)
@@ -342,7 +343,8 @@ def view_batches(
             return black
         image = example["image"]
         some = [numbered_view(image, dataset, seed, index, v) for v in range(views)]
-        return {**example, "image": np.stack(some or [validation_view(image, dataset)])}
+        stacked = np.stack(some or [validation_view(image, dataset)])
+        return {**example, "image": stacked, "bad": np.bool_(index in examples.bad)}
 
     batches = grain.MapDataset.range(start, stop).map(load).batch(batch_size)
     return Batches(_in_threads(batches), examples)

@@ -5,9 +5,11 @@ DIR/train-00003-of-00016.npy         ids [n,V,h,w,D] uint16 or int32: V views of
                                      view a crop and flip
 DIR/train-00003-of-00016.labels.npy  int32 [n]; BAD in validation: the image did not decode, so it
                                      is not evaluated
+DIR/train-00003-of-00016.bad.json    which examples did not decode, where there are any; in training
+                                     their neighbours stand for them
 DIR/validation-00000-of-00001.npy    the same with one view, the centre
 
-A shard is finished when both of its files are there. View v of example i is a function of
+A shard is finished when ids and labels are there. View v of example i is a function of
 (seed, i, v) and the tokenizer alone, so shards may be made in any order, by any number of hosts.
 """
 
@@ -26,6 +28,7 @@ from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
 from evqgan.data.dataset import Dataset
+from evqgan.data.decoded import forgiven
 
 FORMAT = "evqgan stored ids 1"
 SPLITS = ("train", "validation")
@@ -140,6 +143,34 @@ def paths(folder: str | os.PathLike, shard: Shard) -> tuple[pathlib.Path, pathli
     return folder / f"{shard.name}.npy", folder / f"{shard.name}.labels.npy"
 
 
+def note_of_bad(folder: str | os.PathLike, shard: Shard) -> pathlib.Path:
+    """Return the file that names a shard's examples that did not decode, if there are any."""
+    return stores.path(folder) / f"{shard.name}.bad.json"
+
+
+def count_bad(folder: str | os.PathLike, info: Mapping[str, Any], split: str) -> int:
+    """Return how many examples of a split did not decode, in the shards that are finished."""
+    of_split = [shard for shard in shards(info) if shard.split == split]
+    there = [note_of_bad(folder, shard) for shard in of_split if finished(folder, shard)]
+    return sum(len(json.loads(file.read_text())) for file in there if file.is_file())
+
+
+def check_bad(
+    folder: str | os.PathLike, info: Mapping[str, Any], split: str, max_bad: float, more: int = 0
+) -> None:
+    """Raise InputError if more of a split than the share `max_bad` did not decode, on any host.
+
+    more: how many did not in a shard that is not finished.
+    """
+    count, number = count_bad(folder, info, split) + more, info["splits"][split]["examples"]
+    if count > forgiven(number, max_bad):
+        raise InputError(
+            f"{count:,} of {number:,} {split} images do not decode, which is more than the share "
+            f"config.dataset.max_bad = {max_bad:g} ({folder}/*.bad.json has their numbers): repair "
+            "or remove them and give another --out, or raise config.dataset.max_bad"
+        )
+
+
 def read_info(folder: str | os.PathLike) -> dict:
     """Return the info.json of a folder of stored ids.
 
@@ -228,15 +259,18 @@ def encode(
     host: int = 0,
     hosts: int = 1,
     report: Report | None = None,
+    max_bad: float = 1.0,
 ) -> int:
     """Make this host's shards that are not there yet; return the number of images encoded.
 
     batches: (split, start, stop) -> iterator with close() over {"image" uint8 [b,V,H,W,3], "label"
-      int32 [b]}, all examples of start to stop in turn.
+      int32 [b], "bad" bool [b]}, all examples of start to stop in turn.
     to_ids: uint8 [b*V,H,W,3] -> ids [b*V or more,h,w,D], as an array or, still being computed, of a
       device: one batch is always under way.
     host, hosts: this host makes every hosts-th shard, from number `host` on.
     report: is called after each batch.
+    max_bad: the share of a split that may not decode; those of all hosts count, and of earlier
+      calls. Raises InputError if they are more.
     """
     mine = shards(info)[host::hosts]
     todo = [shard for shard in mine if not finished(folder, shard)]
@@ -246,14 +280,17 @@ def encode(
         signals.note_saved(
             f"{number:,} of {counted(len(mine), 'shard')} in {folder}" if number else ""
         )
-        views, ids, labels = info["splits"][shard.split]["views"], [], []
-        for some, label in behind(_encoded(shard, batches, to_ids)):
+        views, ids, labels, bad = info["splits"][shard.split]["views"], [], [], []
+        for some, batch in behind(_encoded(shard, batches, to_ids)):
+            label = np.asarray(batch["label"], np.int32)
             rows = np.asarray(some)[: len(label) * views].astype(id_type(info["codes"]))
             ids.append(rows.reshape(-1, views, *rows.shape[1:]))  # [b,V,h,w,D]
-            labels.append(np.asarray(label, np.int32))
+            labels.append(label)
+            bad.append(np.asarray(batch["bad"]))
             done += len(rows)
             if report:
                 report(done, total, time.perf_counter() - began)
+        _note_bad(folder, info, shard, np.flatnonzero(np.concatenate(bad)), max_bad)
         # the ids last
         for path, parts in zip(paths(folder, shard)[::-1], (labels, ids), strict=True):
             with files.atomic(path) as file:
@@ -261,21 +298,37 @@ def encode(
     return done
 
 
+def _note_bad(
+    folder: str | os.PathLike,
+    info: Mapping[str, Any],
+    shard: Shard,
+    rows: np.ndarray,
+    max_bad: float,
+) -> None:
+    """Note the rows of a shard, int [n], that did not decode; InputError if they are too many."""
+    file = note_of_bad(folder, shard)
+    if len(rows):
+        check_bad(folder, info, shard.split, max_bad, len(rows))
+        files.save_json(file, (shard.start + rows).tolist())
+    else:
+        file.unlink(missing_ok=True)
+
+
 def _encoded(
     shard: Shard, batches: Callable[[str, int, int], Any], to_ids: Callable[[np.ndarray], Any]
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yield ids [b*V or more,h,w,D] and labels [b] of the batches of a shard, see `encode`."""
+) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    """Yield ids [b*V or more,h,w,D] of the batches of a shard, and these; see `encode`."""
     source = batches(shard.split, shard.start, shard.stop)
     try:
         for batch in source:
             image = batch["image"]
-            yield to_ids(image.reshape(-1, *image.shape[2:])), batch["label"]
+            yield to_ids(image.reshape(-1, *image.shape[2:])), batch
     finally:
         source.close()
 
 
 def finished(folder: str | os.PathLike, shard: Shard) -> bool:
-    """Return whether both files of a shard are there."""
+    """Return whether ids and labels of a shard are there."""
     return all(path.is_file() for path in paths(folder, shard))
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from evqgan.core import mesh
 from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
+from evqgan.data.decoded import forgiven
 
 _late: list[list[InputError]] = []  # what could not be read in the bodies of `errors_last`
 
@@ -39,6 +41,26 @@ def errors_last() -> Iterator[None]:
         raise found[0]
 
 
+def _check_bad(count: int, number: int, max_bad: float, late: list[InputError] | None) -> None:
+    """Raise InputError, or add it to `late`, if more images than a share do not decode.
+
+    Each process has met those of its own rows alone. All have to call it.
+
+    count: of these of this process. number: of all images.
+    """
+    count = int(multihost_utils.process_allgather(np.array(count)).sum())
+    if count <= forgiven(number, max_bad):
+        return
+    error = InputError(
+        f"{count} of {number} images do not decode, which is more than the share "
+        f"config.dataset.max_bad = {max_bad:g}; all processes name theirs: repair or remove them, "
+        "or raise config.dataset.max_bad"
+    )
+    if late is None:
+        raise error
+    late.append(error)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
     """Batches of the splits of a data set, split over all devices."""
@@ -61,6 +83,8 @@ class Batches:
         with contextlib.closing(made) as batches:
             for batch in batches:
                 yield mesh.put(batch, self.device_mesh, self.size)
+            if jax.process_count() > 1 and not dataset.codes:
+                _check_bad(batches.skipped(), len(batches.examples), dataset.max_bad, late)
 
     def of(self, dataset: Dataset) -> "Batches":
         """Return batches of another data set, or of another view of it."""

@@ -89,7 +89,11 @@ def encode(
                 forget_empty(out)
                 stored_ids.begin(out, info)
         stored_ids.begin(out, info)  # the others compare theirs
-        fill(out, info, request, dataset, sources, tokenizer, weights)
+        with processes.together():
+            done = fill(out, info, request, dataset, sources, tokenizer, weights)
+        for split in stored_ids.SPLITS:  # of all hosts, which have ended
+            stored_ids.check_bad(out, info, split, dataset.max_bad)
+        print(summary(out, info, done), flush=True)
     return info
 
 
@@ -149,8 +153,8 @@ def fill(
     sources: Mapping[str, Any],
     tokenizer: models.ImageTokenizer,
     weights: Any,
-) -> None:
-    """Make this host's missing shards of stored ids, and print how many images were encoded.
+) -> int:
+    """Make this host's missing shards of stored ids; return how many images were encoded.
 
     info: the content of info.json in `out`.
     sources: the examples of each split.
@@ -167,8 +171,8 @@ def fill(
         print(f"{size} at a time: all views of an image are encoded together", flush=True)
     batches = batches_of(examples, dataset, info, request.seed, size)
     report = Progress("encode", every=SECONDS)
-    done = stored_ids.encode(out, info, batches, to_ids, *processes.this(), report)
-    print(summary(out, info, done, examples), flush=True)
+    host, max_bad = processes.this(), dataset.max_bad
+    return stored_ids.encode(out, info, batches, to_ids, *host, report, max_bad)
 
 
 def batches_of(
@@ -192,11 +196,9 @@ def batches_of(
     return batches
 
 
-def summary(
-    out: pathlib.Path, info: Mapping[str, Any], done: int, examples: Mapping[str, DecodedImages]
-) -> str:
+def summary(out: pathlib.Path, info: Mapping[str, Any], done: int) -> str:
     """Return the line printed at the end: how many images were encoded, and what to do next."""
-    bad = sum(len(decoded.bad) for decoded in examples.values())
+    bad = sum(stored_ids.count_bad(out, info, split) for split in stored_ids.SPLITS)
     shards = stored_ids.shards(info)
     missing = sum(not stored_ids.finished(out, shard) for shard in shards)
     made = f"{counted(done, 'image')} encoded"
