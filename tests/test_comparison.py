@@ -10,10 +10,11 @@ import pytest
 import tiny_features
 import workdirs
 from ml_collections import ConfigDict
+from PIL import Image
 from test_configs import load, parameters
 
 from evqgan.benchmark import __main__ as benchmark
-from evqgan.benchmark import comparison, comparison_tokenizers, real_images, runs
+from evqgan.benchmark import comparison, comparison_tokenizers, printing, real_images, runs
 from evqgan.core import config_files
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
@@ -285,6 +286,64 @@ def test_a_given_tokenizer_is_not_trained_and_is_measured_once(tmp_path, monkeyp
     assert numbers["card"]["reconstruction"]["model"]["step"] == 6
     row = comparison.row("ours", [numbers], {}, "frechet_pixels")
     assert row["tokenizer"] == str(given) and row["psnr"] == numbers["psnr"] > 0
+
+
+def test_times_of_other_training_or_another_device_are_taken_again(tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(comparison, "step_seconds", lambda *given: timed.append(given) or 2.0)
+    monkeypatch.setattr(comparison.comparison_tokenizers, "network_of", lambda system: None)
+    model = types.SimpleNamespace(sample=lambda num, **changes: None)
+    monkeypatch.setattr(comparison, "load_model", lambda *_: model)
+    stage = {"duration": "4 steps", "batch_size": 2}
+    system = ConfigDict({"tokenizer": dict(stage), "generator": dict(stage)})
+
+    def times(sampler=None):
+        timed.clear()
+        found = comparison.timing(system, tmp_path, "ours", sampler)
+        assert found["training_seconds"] == 4 and found["seconds_per_image"] >= 0
+        return len(timed)
+
+    (tmp_path / "ours_0").mkdir()
+    assert [times(), times(), times({"steps": 1}), times({"steps": 1})] == [2, 0, 0, 0]
+    system.generator.duration = "8 steps"
+    assert [times({"steps": 1}), times({"steps": 1})] == [2, 0]
+    monkeypatch.setattr(comparison.versions, "code", lambda: "another")
+    assert [times({"steps": 1}), times({"steps": 1})] == [2, 0]
+    device = types.SimpleNamespace(device_kind="another")
+    monkeypatch.setattr(comparison.jax, "devices", lambda: [device])
+    assert [times({"steps": 1}), times({"steps": 1})] == [2, 0]
+
+
+def test_a_tokenizer_that_is_given_to_some_is_a_column_of_all(tmp_path, monkeypatch):
+    numbers = {**NUMBERS, "psnr": 1.0, "codebook_usage": 1.0, "sample_accuracy": 1.0}
+    numbers |= {"frechet_pixels": 1.0, "per_class": [1]}
+    found = {"own": [numbers], "given": [{**numbers, "tokenizer": "drawings"}]}
+    config = ConfigDict({"real": {}, "systems": {name: {} for name in found}})
+    monkeypatch.setattr(comparison, "chosen", lambda given: (config, list(found)))
+    monkeypatch.setattr(comparison.runs, "each", lambda *_: found)
+    monkeypatch.setattr(comparison, "picture", lambda *_: None)
+    given = {"part": "1/1", "features": "pixels", "weights": "", "out": tmp_path, "samples": 2}
+    given |= {"scan": 0, "config": "a", "seeds": 2}  # so that nothing is timed
+    _, rows = comparison.run(types.SimpleNamespace(**given), [])
+    assert [row["tokenizer"] for row in rows] == [None, "drawings", None]
+    assert "drawings" in printing.table(printing.numbered(rows)[0])
+
+
+@pytest.mark.parametrize("classes", [0, 1, 2])
+def test_data_without_two_classes_are_refused_before_anything_is_trained(classes, tmp_path):
+    for name in "abc"[: max(1, classes)]:
+        place = tmp_path / name if classes else tmp_path
+        place.mkdir(exist_ok=True)
+        for number in range(20):
+            image = np.full((8, 8, 3), number, np.uint8)
+            Image.fromarray(image).save(place / f"{number}{name}.png")
+    system = {"generator": {"dataset": {"folder": str(tmp_path), "size": 8}}}
+    config = ConfigDict({"systems": {"ours": system}})
+    if classes == 2:
+        comparison.check_classes(config, ["ours"])
+        return
+    with pytest.raises(InputError, match=rf"of which .* has {classes or 'none'}: give data of two"):
+        comparison.check_classes(config, ["ours"])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ from evqgan.benchmark.paper import workdirs as given_workdirs
 from evqgan.benchmark.paper.charts import Chart, Line
 from evqgan.core import cli
 from evqgan.core.errors import InputError
+from evqgan.data import pipeline
+from evqgan.data.dataset import Dataset
+from evqgan.evals import against_real
 from evqgan.tokenizers import tokenizer as tokenizers
 from evqgan.training.stopping import Stopped
 
@@ -311,6 +314,7 @@ REAL = {"source": "digits", "size": [32, 32]}
 def stand_in(window, run=0):
     """A case of fig8 whose model is never asked."""
     config = ConfigDict({"generator": {"name": "multigrained", "window": window}})
+    config.dataset = {"name": "generated", "size": 8, "num_examples": 20, "classes": 2}
     state = {"ema": {"w": np.float32([window, run])}, "tokenizer": {}}
     model = types.SimpleNamespace(config=config, step=1, run=run, state=state)
     model.workdir = f"w{window}_{run}"
@@ -371,6 +375,52 @@ def test_samples_of_other_weights_are_measured_again(tmp_path, monkeypatch):
     case.model.state["ema"]["w"] += 1
     generation.measured(given, case)
     assert len(measured) == 2
+
+
+def test_samples_beside_other_images_or_by_other_networks_are_measured_again(tmp_path, monkeypatch):
+    measured, card = [], {"name": "mine", "weights": {"mine": "abc"}}
+
+    def of_generator(model, *given, **sampler):
+        measured.append(model)
+        return {"fid": 1.0}, {"real": REAL}, np.zeros((1, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(quality, "of_generator", of_generator)
+    monkeypatch.setattr(generation.extractor, "card_of", lambda *_: dict(card))
+    monkeypatch.setattr(generation.choosing, "is_resnet", lambda model: False)
+    given = types.SimpleNamespace(out=str(tmp_path), samples=1, weights="", features=["mine"])
+    case = stand_in(2)
+    generation.measured(given, case, 0.5)
+    card["weights"] = {"mine": "abd"}  # another file at the same path
+    generation.measured(given, case, 0.5)
+    case.model.config.dataset.num_examples = 30
+    generation.measured(given, case, 0.5)
+    generation.measured(given, case._replace(colour=True), 0.5)
+    monkeypatch.setattr(generation.choosing.Chooser, "name", "another one")
+    generation.measured(given, case, 0.5)
+    assert len(measured) == 5
+    generation.measured(given, case, 0.5)
+    assert len(measured) == 5
+
+
+def test_images_that_are_not_held_are_counted_once_for_all_networks(monkeypatch):
+    class Network(against_real.Colours):
+        def __init__(self, name):
+            self.name = name
+
+        def name_of(self, number):
+            return f"{number}_{self.name}"
+
+    monkeypatch.setattr(against_real, "MOST", 1000)
+    monkeypatch.setattr(quality, "extractors", lambda names, *_: [Network(x) for x in names])
+    data = '{"name": "generated", "size": 8, "num_examples": 20, "classes": 2}'
+    dataset = Dataset(**json.loads(data))
+    sets = []
+    for names in (("a",), ("a", "b")):
+        real, networks, beside, held = quality._read.__wrapped__(data, 1, False, names, "")
+        assert held is None and len(beside.cards) == len(networks) == len(names)
+        sets.append(real.image_set(dataset, dataset.train))
+    assert sets[0] == sets[1] and sets[0].count == len(pipeline.open_split(dataset, dataset.train))
+    assert quality._read.__wrapped__(data, 1, False, (), "")[1:] == ([], None, None)
 
 
 def test_fig8_asks_for_each_block_size_and_t_once(tmp_path, monkeypatch, capsys):

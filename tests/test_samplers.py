@@ -1,5 +1,6 @@
 """The scan of sampler settings: what it measures, what it chooses, and the preset it writes."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ import evqgan
 from evqgan import main
 from evqgan.benchmark import __main__ as benchmark
 from evqgan.benchmark import front
+from evqgan.benchmark.real_images import Beside
 from evqgan.benchmark.sampler_measuring import Measurements
 from evqgan.benchmark.sampler_scan import (
     Measured,
@@ -23,6 +25,7 @@ from evqgan.benchmark.sampler_scan import (
 )
 from evqgan.core import presets, ticks
 from evqgan.core.errors import InputError
+from evqgan.evals.image_set import ImageSet
 
 DEFAULTS = {"steps": 8, "choice": "confidence", "choice_temperature": 4.5, "remask": 0.0}
 DEFAULTS |= {"schedule": "cosine", "remask_schedule": "rescale"}
@@ -161,6 +164,32 @@ def test_a_scan_says_what_it_measured_and_does_nothing_again(scanned, monkeypatc
     assert "ETA" not in capsys.readouterr().out
     assert call(out, "--num=30") == 2
     assert "num: 20 -> 30): give another --out" in capsys.readouterr().err
+
+
+def test_a_scan_beside_other_images_or_of_another_network_is_another(tmp_path, capsys):
+    model = evqgan.load(workdirs.trained(), batch_size=4)
+    images = ImageSet("a", "train", 3, (8, 8), "centre", "area", "uint8", "abc", "pixels")
+    card = {"name": "mine", "weights": {"mine": "abc"}}
+    real = Beside(None, images, images, {"views": 1}, [card])
+    given = "frechet_mine", 20, 2, 3, tmp_path / "scan.json"
+    first = Measurements(model, real, *given)
+    kept = {"protocol": first.protocol, "measured": {"a setting": {"frechet_mine": 1.0}}}
+    given[-1].write_text(json.dumps(kept))
+    assert Measurements(model, real, *given).known == kept["measured"]
+    moved = real._replace(train=dataclasses.replace(images, source="b"))
+    assert Measurements(model, moved, *given).known == kept["measured"]
+    others = {
+        "train": dataclasses.replace(images, digest="abd"),
+        "settings": {"views": 2},
+        "features": [{**card, "weights": {"mine": "abd"}}],
+    }
+    for name, value in others.items():
+        other = real._replace(**{name: value})
+        with pytest.raises(InputError, match="was measured otherwise .*: give another --out"):
+            Measurements(model, other, *given)
+        assert not Measurements(model, other, *given, anew=True).known
+        assert "was measured otherwise (" in (said := capsys.readouterr().out)
+        assert said.endswith("and is begun anew\n")
 
 
 def test_the_preset_is_what_samples_are_made_by(scanned, tmp_path, capsys):

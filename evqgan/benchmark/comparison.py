@@ -23,8 +23,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import comparison_tokenizers, real_images, runs, samplers
+from evqgan.benchmark.paper.beside import aligned
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
-from evqgan.core import build, compilation_cache, files, mesh, progress
+from evqgan.core import build, compilation_cache, files, mesh, progress, versions
 from evqgan.core.cli import TEXT, Flag, whole
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
@@ -89,7 +90,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
     frechet = features.name_of("frechet")
     rows = [row(name, of_seeds, times[name], frechet) for name, of_seeds in found.items()]
-    return title, [*rows, real(found, frechet)]
+    return title, aligned([*rows, real(found, frechet)])  # a tokenizer may be given to some
 
 
 def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
@@ -105,7 +106,23 @@ def chosen(given: Any) -> tuple[ConfigDict, list[str]]:
             hint = build.suggestion(name, config.systems)
             raise InputError(f"there is no system {name!r}: {hint}")
         comparison_tokenizers.check(name, config.systems[name])
+    check_classes(config, names)
     return config, names
+
+
+def check_classes(config: ConfigDict, names: Sequence[str]) -> None:
+    """Raise InputError for data without two classes, by which samples are judged."""
+    datasets = {name: config.systems[name].generator.dataset for name in names}
+    for text in dict.fromkeys(keys.to_json() for keys in datasets.values()):
+        dataset = build.call(Dataset, json.loads(text), "config.dataset").of_images()
+        pipeline.prepare(dataset)
+        classes = pipeline.open_split(dataset, dataset.train).class_names
+        if len(classes) < 2:
+            where = dataset.folder or dataset.name
+            raise InputError(
+                f"comparison judges samples by their classes, of which {where} has "
+                f"{len(classes) or 'none'}: give data of two classes or more"
+            )
 
 
 def finished(
@@ -162,16 +179,18 @@ def best_sampler(
 
     It is that of `samplers.best_of`.
 
-    What is measured is kept in the run's folder, in scan.json; real images are those of
-    `real_images.against`. config: of the generator. how, features: see `finished`.
+    What is measured is kept in the run's folder, in scan.json, which is begun anew where it was
+    measured otherwise; real images are those of `real_images.against`.
+
+    config: of the generator. how, features: see `finished`.
     """
     model = load_model(None, folder)
     with progress.announced("measuring real images"):
-        real = real_images.against(config.dataset, **how["real"], features=features).against
+        real = real_images.against(config.dataset, **how["real"], features=features)
     distance = features.name_of("frechet")
     most, file = how["scan"] + samplers.AGAIN, folder / "scan.json"
     given = model, real, distance, how["samples"], SCAN_SEEDS, most, file
-    measurements = Measurements(*given)
+    measurements = Measurements(*given, anew=True)
     values = samplers.values_of(model, [])
     *_, taken = samplers.best_of(measurements, values, how["scan"], SCAN_FIRST)
     words = in_words(taken.setting, model.sampler)
@@ -186,15 +205,25 @@ def timing(
 
     Compiling does not count. It is done for all systems one after the other, when all are trained,
     so that no other work of this command is beside it: the median of STEPS steps, times their
-    number; TIMED images at once, the better of two times. It is kept in timing.json.
+    number; TIMED images at once, the better of two times. It is kept in timing.json, and counts for
+    the same training by the same code on the same device.
 
     sampler: the settings of sampling; None: the config's.
     """
     folder, changes = out / f"{name}_0", dict(sampler or {})
     file = folder / "timing.json"
+    trained = [x for x in (system.tokenizer, system.generator) if not isinstance(x, str)]
+    made = {
+        "duration": [config.duration for config in trained],
+        "batch_size": [config.batch_size for config in trained],
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "code": versions.code(),
+    }
     there = runs.read(file)
+    if made != {key: there.get(key) for key in made}:
+        there = {}
     if there and there.get("sampler") == sampler:
-        return there
+        return {key: there[key] for key in TIMES}
     total = there.get("training_seconds")
     if total is None:
         with progress.announced(f"{name}: timing {STEPS} training steps of each stage"):
@@ -211,7 +240,7 @@ def timing(
     found: dict[str, Any] = {"training_seconds": total, "seconds_per_image": best / TIMED}
     line = f"{total:.0f} s of training, {found['seconds_per_image']:.3g} s an image"
     print(f"{name}: {line}", flush=True)
-    files.save_json(file, {**found, **({"sampler": changes} if sampler else {})})
+    files.save_json(file, {**made, **found, **({"sampler": changes} if sampler else {})})
     return found
 
 

@@ -1,5 +1,6 @@
 """Measure settings of a sampler, each with several seeds, and keep in a file what is measured."""
 
+import dataclasses
 import json
 import pathlib
 import time
@@ -8,11 +9,11 @@ from typing import Any
 
 import jax
 
+from evqgan.benchmark.real_images import Beside
 from evqgan.benchmark.sampler_scan import Measured, Setting
 from evqgan.core import build, files, progress, signals, stores
 from evqgan.core.errors import InputError
-from evqgan.evals.against_real import AgainstReal
-from evqgan.evals.provenance import fingerprints
+from evqgan.evals.provenance import fingerprints, plain
 from evqgan.inference.model import Model
 
 OF_CLASSES = ("sample_accuracy", "spread_ratio")  # what is kept beside the distance, of classes
@@ -27,20 +28,22 @@ class Measurements:
     def __init__(
         self,
         model: Model,
-        real: AgainstReal,
+        real: Beside,
         distance: str,
         num: int,
         seeds: int,
         most: int,
         file: pathlib.Path,
+        anew: bool = False,
     ) -> None:
         """Read what `file` has of an earlier call; InputError if that measured otherwise.
 
         real: what samples are measured beside. distance: the number that settings are compared by.
         num: how many samples of each seed. seeds: how many of a setting.
         most: how many settings there will be at most, for the time that is left.
+        anew: a file that was measured otherwise is begun anew, and it is said.
         """
-        self.model, self.real, self.distance = model, real, distance
+        self.model, self.real, self.distance = model, real.against, distance
         self.num, self.seeds, self.file = num, seeds, file
         self.total = most * seeds
         self.protocol = {
@@ -50,16 +53,21 @@ class Measurements:
             "num": num,
             "batch_size": model.runner.batch_size,
             "distance": distance,
+            **beside_of(real),
             "cost": "CPU seconds" if is_cpu() else "seconds",
         }
         self.known: dict[str, dict[str, Any]] = {}
         if file.is_file():
             found = files.read_json(file, "what benchmark samplers writes")
             there = found.get("protocol")
-            if there != self.protocol or not isinstance(found.get("measured"), dict):
+            if there == self.protocol and isinstance(found.get("measured"), dict):
+                self.known = found["measured"]
+            else:
                 was = build.listed(build.differences(dict(there or {}), self.protocol))
-                raise InputError(f"{file} was measured otherwise ({was}): give another --out")
-            self.known = found["measured"]
+                otherwise = f"{file} was measured otherwise ({was})"
+                if not anew:
+                    raise InputError(f"{otherwise}: give another --out")
+                progress.say(f"{otherwise}, and is begun anew")
         self._asked: set[str] = set()  # keys of this call
         self._compiled: set[str] = set()
         self._seconds, self._fresh = 0.0, 0  # of what was not known
@@ -112,6 +120,14 @@ class Measurements:
         if (key := key_of(setting)) not in self._compiled:
             self.model.sample(self.model.runner.rows(self.num), None, 0, **setting)
             self._compiled.add(key)
+
+
+def beside_of(real: Beside) -> dict[str, Any]:
+    """Return, as JSON has it, beside what samples are measured; where images lie does not count."""
+    sets = {"train": dataclasses.asdict(real.train), "heldout": dataclasses.asdict(real.heldout)}
+    images = {name: {**about, "source": ""} for name, about in sets.items()}
+    found = {"real": images, "settings": real.settings, "features": real.features}
+    return dict(json.loads(json.dumps(found, default=plain)))
 
 
 def is_cpu() -> bool:

@@ -99,9 +99,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             print(f"no share of samples in their class: {against.beyond}", flush=True)
         most, file = given.budget + AGAIN, out / "scan.json"
         about = network.name_of("frechet"), given.num, given.seeds, most, file
-        measurements = Measurements(model, against, *about)
         real_train, real_heldout = (tally.image_set(dataset, split) for split, tally in splits)
         beside = Beside(against, real_train, real_heldout, against.settings, against.cards)
+        measurements = Measurements(model, beside, *about)
         found, again, taken = best_of(measurements, values, given.budget)
         preset = found[0]
         save(given, model, taken, again or [preset])

@@ -13,6 +13,8 @@ from evqgan.inference.model import Model
 from evqgan.metrics import classifier as agreement
 from evqgan.metrics import pixels
 
+RESNET = "resnet101"
+
 
 def chooser_of(model: Model, dataset: Dataset, colour: bool) -> Any:
     """Return what chooses samples: ResNet-101 of ImageNet's classes, else one of our own.
@@ -21,10 +23,22 @@ def chooser_of(model: Model, dataset: Dataset, colour: bool) -> Any:
     """
     if not model.classes:
         raise InputError(f"{model.workdir} has no classes: nothing can be rejected there")
-    if weights.path("", "resnet101").is_file() and model.classes == 1000:
-        return "resnet101"
+    if is_resnet(model):
+        return RESNET
     images, labels = evaluation.load_split(dataset, dataset.validation)
     return Chooser(images, labels, colour)
+
+
+def is_resnet(model: Model) -> bool:
+    """Return whether ResNet-101 chooses: its weights are there, and the classes are ImageNet's."""
+    return weights.path("", RESNET).is_file() and model.classes == 1000
+
+
+def name_of(model: Model, colour: bool) -> str:
+    """Return what chooses a model's samples, by which one classifier is told from another."""
+    if is_resnet(model):
+        return f"{RESNET} {weights.digest('', RESNET)}"
+    return f"{Chooser.name}, {'in colour' if colour else 'without colour'}"
 
 
 class Chooser:

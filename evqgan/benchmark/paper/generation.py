@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evqgan.benchmark import runs
-from evqgan.benchmark.paper import beside, quality, small, workdirs
+from evqgan.benchmark.paper import beside, choosing, quality, small, workdirs
 from evqgan.benchmark.paper.published import Table
 from evqgan.benchmark.paper.small import Small
+from evqgan.benchmark.real_images import names_of
 from evqgan.core import files, npz, pictures, progress, signals
 from evqgan.core.cli import Flag
 from evqgan.core.config_files import read_file
-from evqgan.evals.provenance import fingerprints
+from evqgan.data import pipeline, stored_ids
+from evqgan.evals.provenance import fingerprints, plain
+from evqgan.features import extractor
 from evqgan.inference import sampling_folder
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
@@ -89,17 +92,23 @@ def measured(
 
     They are kept in OUT/measured: what was measured alike before is not measured again.
     """
+    names, chooser = quality.networks(given), None
+    if acceptance < 1:
+        chooser = choosing.name_of(case.model, case.colour)
     made: dict[str, Any] = {
         "workdir": str(case.model.workdir),
         "step": case.model.step,
         "model": [*fingerprints(case.model.state)],
         "samples": given.samples,
-        "features": quality.networks(given),
-        "weights": given.weights,
+        "features": [extractor.card_of(name, given.weights, "--features") for name in names],
+        **real_images_of(case.model),
         "acceptance": acceptance,
+        "chooser": chooser,
         "views": case.views,
+        "colour": case.colour,
         "sampler": sampler,
     }
+    made = json.loads(json.dumps(made, default=plain))  # as a file has it
     name = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     file = pathlib.Path(given.out) / "measured" / f"{name}.json"
     kept, images = runs.known(file, **made), file.with_suffix(".npz")
@@ -121,6 +130,14 @@ def measured(
     )
     with npz.readable(images), npz.opened(images) as saved:
         return kept["numbers"], kept["card"], saved["images"]
+
+
+def real_images_of(model: Model) -> dict[str, Any]:
+    """Return which real images a model is measured beside. None is read."""
+    dataset = quality.dataset_of(model)
+    splits = {split: pipeline.open_split(dataset, split) for split in names_of(dataset)}
+    images = {split: pipeline.identity(source) for split, source in splits.items()}
+    return {"dataset": stored_ids.data_keys(dataset), "images": images}
 
 
 def chosen(

@@ -146,15 +146,19 @@ def of_generator(
     keys = json.dumps(build.plain(model.config.dataset), sort_keys=True)
     numbers: dict[str, Any] = dict.fromkeys(COLUMNS)
     with progress.announced(f"measuring {given.samples:,} samples beside real images"):
-        real, of_networks, held = _read(keys, views, colour, tuple(networks(given)), given.weights)
-        for network, against in of_networks:
-            numbers |= columns(network, against.numbers_of(images, None))
+        real, known, beside, held = _read(
+            keys, views, colour, tuple(networks(given)), given.weights
+        )
+        if beside:
+            found = beside.numbers_of(images, None)
+            for network in known:
+                numbers |= columns(network, found)
         if held:
             found = held.numbers_of(images, labels)
             numbers["frechet_pixels"] = found.get("frechet_pixels")
             numbers["in_class"] = found.get("sample_accuracy")
-    features = [card for _, against in of_networks for card in against.cards]
-    lines = [line for _, against in of_networks for line in against.warnings(given.samples)]
+    features = beside.cards if beside else []
+    lines = beside.warnings(given.samples) if beside else []
     if held:
         features += held.cards
         lines += held.warnings(given.samples, labels)
@@ -174,7 +178,7 @@ def of_generator(
     measured = Measured(
         FOLDER.name,
         produced,
-        real=real.image_set(dataset, dataset.train),
+        real=real.image_set(dataset, dataset.train) if beside or held else None,
         features=features,
         settings={"views": views, **(held.settings if held else {})},
         warnings=lines,
@@ -215,20 +219,21 @@ def sampled(
 @functools.lru_cache(maxsize=1)  # a table measures many models beside the same images
 def _read(
     config: str, views: int, colour: bool, names: tuple[str, ...], weights_of: str
-) -> tuple[real_images.Real, list[tuple[Extractor, AgainstReal]], AgainstReal | None]:
-    """Return the real images of a data set, read once for each network, and for colours.
+) -> tuple[real_images.Real, list[Extractor], AgainstReal | None, AgainstReal | None]:
+    """Return the real images of a data set, the networks, and what is beside their features.
 
-    config: of the data set, as JSON. The last is None if they are too many to be held in memory.
+    Images that are not held in memory are read once for all networks: their digest is of one pass.
+
+    config: of the data set, as JSON. The third is None without networks, the last, of colours, if
+    the images are too many to be held in memory.
     """
     dataset = build.call(Dataset, json.loads(config), "config.dataset").of_images()
     real, size = real_images.real_of(dataset, views), dataset.shape
-    found = [
-        (network, AgainstReal(real.train, None, size, [network], MEASURED))
-        for network in extractors(names, weights_of, "--features", None)
-    ]
+    known = extractors(names, weights_of, "--features", None) if names else []
+    found = AgainstReal(real.train, None, size, known, MEASURED) if known else None
     if not real.is_held:
-        return real, found, None
-    return real, found, AgainstReal(real.train, real.heldout, size, colour=colour)
+        return real, known, found, None
+    return real, known, found, AgainstReal(real.train, real.heldout, size, colour=colour)
 
 
 def columns(network: Extractor, numbers: dict[str, float]) -> dict[str, float]:
