@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 import tiny_features
 from ml_collections import ConfigDict
+from PIL import Image
 
 from evqgan.benchmark import reference
 from evqgan.core import limits, mesh, npz
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
-from evqgan.evals import distribution, kept_references, protocols
+from evqgan.evals import distribution, kept_references, protocols, sample_labels
 from evqgan.evals.batches import Batches
 from evqgan.evals.distribution import Evaluator
 from evqgan.evals.feature_metrics import METRICS
@@ -212,6 +213,53 @@ def test_an_image_is_of_its_number_and_seed_as_samples_are():
     expected = jax.random.key_data(request_keys(range(NUMBER), seed=5))
     np.testing.assert_array_equal(keys[:NUMBER], expected)
     assert len(np.unique(keys, axis=0)) == NUMBER  # the batch is filled up with the last one
+
+
+def test_labels_are_as_often_as_real_images_have_them():
+    labels = sample_labels.as_often(10, np.array([30_000, 0, 10_000, 0]))
+    np.testing.assert_array_equal(np.bincount(labels, minlength=4), [8, 0, 2, 0])
+    np.testing.assert_array_equal(labels, [0, 0, 2, 0, 0, 0, 0, 2, 0, 0])  # spread over all
+    for counts in ([1, 1, 1], [5, 1, 3, 3], [1300] * 1000):
+        for number in (1, 2, 7, 1000):
+            labels = sample_labels.as_often(number, np.array(counts))
+            assert len(labels) == number and labels.dtype == np.int32
+            each = np.bincount(labels, minlength=len(counts))
+            assert np.abs(each - number * np.array(counts) / sum(counts)).max() < 1
+
+
+def test_where_classes_are_uneven_generated_labels_may_be_so(tmp_path):
+    for name, number in (("cat", 12), ("dog", 4)):
+        (tmp_path / name).mkdir()
+        for i in range(number):
+            image = np.full((16, 16, 3), 9 * i + 40 * len(name), np.uint8)
+            Image.fromarray(image).save(tmp_path / name / f"{name}{i}.png")
+    dataset = Dataset(folder=str(tmp_path), train="all", validation="all", size=16)
+    made, config = [], ConfigDict({"generator": {"classes": 2}})
+
+    def evaluated(classes=2, **keys):
+        made.clear()
+
+        def sample(state, request):
+            made.extend(np.asarray(request.label))
+            return noise(state, request)
+
+        config.generator.classes = classes
+        given = {"samples": 8, "features": ("pixels",), **keys}
+        evaluator = Evaluator(None, batches(8, dataset), config, sample, **given)
+        list(evaluator.run({"contrast": 1}))
+        return evaluator.card()
+
+    card = evaluated()
+    assert made == [0, 1] * 4 and card.produced.labels == "all classes in turn"
+    warning = "generated images are of all classes in turn, real images have 'cat' 12 times and "
+    assert [line for line in card.warnings if line.startswith(f"{warning}'dog' 4 times: ")]
+    card = evaluated(labels="data")
+    assert sorted(made) == [0] * 6 + [1] * 2 and not any("in turn" in x for x in card.warnings)
+    assert card.produced.labels == "as often as in the split 'all'"
+    assert not any("in turn" in line for line in evaluated(3).warnings)  # not these classes
+    with pytest.raises(InputError, match="labels = 'data' needs real images of the model's class"):
+        evaluated(3, labels="data")
+    assert evaluated(0, labels="data").produced.labels == "none" and set(made) == {0}
 
 
 def test_no_more_is_generated_at_a_time_than_there_are_samples(monkeypatch):

@@ -17,7 +17,7 @@ from evqgan.core.errors import InputError, size_text
 from evqgan.core.kinds import Range, Seed
 from evqgan.core.processes import tell
 from evqgan.core.progress import counted, heartbeat
-from evqgan.evals import finished, kept_references, protocols
+from evqgan.evals import finished, kept_references, protocols, sample_labels
 from evqgan.evals.batches import Batches
 from evqgan.evals.feature_metrics import FeatureSet, MetricName, bytes_kept
 from evqgan.evals.feature_numbers import Comparison, features_of_finished, metrics_per_network
@@ -36,7 +36,6 @@ from evqgan.generators import Request
 from evqgan.generators.requests import request_of, seeds_of
 
 KEY = "config.evals.distribution"
-ALL_CLASSES = "all classes in turn"  # what cards call such labels
 
 
 class Evaluator:
@@ -50,9 +49,13 @@ class Evaluator:
       and logits.
     samples: how many images are generated. Number n is that of --mode=sample with the same seed:
       classes in turn, and a random key of its own.
+    labels: "turn": so, as published numbers of ImageNet are. "data": classes as often as the real
+      images are of them (with a reference, those of config.dataset.train). Where these are uneven
+      a perfect generator has the least distance so.
     seed: of the images.
-    file: in the place of `samples` and `seed` a samples.npz of --mode=sample, whose images are
-      measured: those chosen by --acceptance, too, or of a run that was stopped and went on.
+    file: in the place of `samples`, `labels` and `seed` a samples.npz of --mode=sample, whose
+      images are measured: those chosen by --acceptance, too, or of a run that was stopped and went
+      on.
     protocol: "folder" or "adm", see `protocols`: which real images, how they are cropped.
     split: of the real images, in the view of validation; "": the protocol's, config.dataset.train.
     reference: in the place of a split a `.npz` with mu and sigma, of pytorch-fid, clean-fid, ADM or
@@ -75,6 +78,7 @@ class Evaluator:
         features: str | tuple[str | dict, ...] = ("inception",),
         metrics: tuple[MetricName, ...] = ("frechet",),
         samples: Annotated[int, Range(2)] = 50_000,
+        labels: sample_labels.Order = "turn",
         seed: Seed = 0,
         file: str = "",
         protocol: protocols.OfSamples = "folder",
@@ -85,8 +89,8 @@ class Evaluator:
         """Take what `evals.Evaluator` says, and the keys above.
 
         Raises InputError for a metric that no network has, a split that there is not, a reference
-        that does not fit or stands beside a split, finished samples of another size, more than
-        `limits.IMAGES` samples, and more features than memory holds.
+        that does not fit or stands beside a split, labels that are not known, finished samples of
+        another size, more than `limits.IMAGES` samples, and more features than memory holds.
         """
         self.protocol = protocols.OF_SAMPLES[protocol]
         view = protocols.view(self.protocol, batches.dataset, f"{KEY}.protocol")
@@ -111,6 +115,12 @@ class Evaluator:
         else:
             self._check_split()
             self._check_room()
+        self.order, self.class_names = labels, tuple(config.get("class_names", ()))
+        self.is_of_split = not reference
+        self.split_of_labels = self.split if self.is_of_split else view.train
+        found = self._frequencies() if labels == "data" and self.classes else None
+        given = self.samples, self.classes, labels, found, f"{KEY}.labels"
+        self.labels = sample_labels.labels_of(*given)
 
     def run(self, state: dict) -> Iterator[tuple[str, float]]:
         """Yield (name, value), which depend on the state alone.
@@ -144,7 +154,7 @@ class Evaluator:
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
         dataset = self.batches.dataset
-        labels = ALL_CLASSES if self.classes else "none"
+        labels = sample_labels.in_words(self.order, self.classes, self.split_of_labels)
         made_now = Produced("samples", self.samples, dataset.shape, seed=self.seed, labels=labels)
         return Measured(
             protocol=self.protocol.name,
@@ -176,7 +186,7 @@ class Evaluator:
     def request(self, numbers: np.ndarray) -> Request:
         """Return the request for the images of these numbers, int [B]."""
         ids = jnp.zeros((len(numbers), *self.grid_and_depth), jnp.int32)
-        labels = jnp.asarray(numbers % max(self.classes, 1), jnp.int32)
+        labels = jnp.asarray(self.labels[numbers])
         seeds = jnp.asarray(seeds_of(self.seed, len(numbers)))
         mask = jnp.ones(ids.shape[:-1], bool)
         return request_of(ids, mask, labels, seeds, jnp.asarray(numbers, jnp.uint32))
@@ -199,7 +209,7 @@ class Evaluator:
             raise InputError(f"{KEY}.file={file} {theirs}, {ours}: it is of another model")
         in_turn = np.arange(found.produced.count) % max(self.classes, 1)
         if found.labels is not None and np.array_equal(found.labels, in_turn):
-            produced = dataclasses.replace(found.produced, labels=ALL_CLASSES)
+            produced = dataclasses.replace(found.produced, labels=sample_labels.ALL_CLASSES)
             return found._replace(produced=produced)
         return found
 
@@ -254,7 +264,17 @@ class Evaluator:
     def _warnings(self) -> list[str]:
         """Return what is worth knowing of the numbers, such as that there are few images."""
         lines = protocols.warnings(self.protocol, self.samples, self.learned)
+        produced = self.finished.produced.labels if self.finished else ""
+        in_turn = produced == sample_labels.ALL_CLASSES if produced else self.order == "turn"
+        if in_turn and self.classes and self.real and self.is_of_split:
+            found = self._frequencies()
+            lines += filter(None, [found.warning(f"{KEY}.labels")] if found else [])
         return lines + (self._beside(self.real).warnings() if self.real else [])
+
+    def _frequencies(self) -> sample_labels.Frequencies | None:
+        """Return how often real images are of each class, if that is known."""
+        about = self.split_of_labels, self.classes, self.class_names
+        return sample_labels.frequencies(self.learned, *about)
 
     def _beside(self, real: RealFeatures) -> Comparison:
         """Return the comparison with the features of the real images."""
