@@ -203,6 +203,37 @@ def test_a_card_holds_classes_and_a_folder_of_any_name(models, place):
 
 
 @pytest.mark.parametrize(
+    "averages, steps, line",
+    [
+        ((0.9, 0.9), (6, 6), "averaged ones (EMA)"),
+        ((0, 0), (6, 6), "those of the last step"),
+        ((0.9, 0), (6, 6), "tokenizer: averaged ones (EMA); generator: those of the last step"),
+        ((0.9, 0.9), (0, None), "as they came, converted or of unknown training"),
+    ],
+)
+def test_a_card_says_which_weights_it_is_of(place, averages, steps, line):
+    found = gathered.gather(str(place / "run" / "generator"), say=lambda line: None)
+    assert [*found.configs] == ["tokenizer", "generator"]
+    for config, average in zip(found.configs.values(), averages, strict=True):
+        config["optimizer"]["ema"] = average
+    found = dataclasses.replace(found, steps=dict(zip(found.configs, steps, strict=True)))
+    text = cards_of.Card("x", found, sources.Source("images"), "float32", 1).text()
+    assert f"| weights | {line}, float32, " in text
+
+
+def test_a_card_says_of_real_images_what_is_known(place):
+    found = gathered.gather(str(place / "run" / "generator"), say=lambda line: None)
+    real = {"source": "ref.npz", "split": "", "count": None}
+    card = {"numbers": ["fid"], "real": real}
+    evaluation = {"numbers": {"fid": 12.5}, "protocols": {"distribution": card}}
+    found = dataclasses.replace(found, evaluation=evaluation)
+    made = cards_of.Card("x", found, sources.Source("images"), "float32", 1)
+    assert "| fid | 12.5 | distribution | ref.npz |" in made.text()
+    real |= {"split": "train", "count": 1}
+    assert "| fid | 12.5 | distribution | ref.npz train, 1 image |" in made.text()
+
+
+@pytest.mark.parametrize(
     "part, classes, pipeline, task",
     [
         ("generator", 3, None, "conditional-image-generation"),  # of which the Hub has no pipeline
@@ -474,4 +505,6 @@ def test_an_export_keeps_a_check(place, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert export.main([str(place / "run"), str(out), "--check=54", "--noprograms"]) == 0
     assert check.bound(out)[:2] == (54, 0) and (out / check.REFERENCE).is_file()
-    assert "54 images of random ids, colours averaged to 4x4" in (out / "README.md").read_text()
+    text = (out / "README.md").read_text()
+    assert "54 images of random ids, colours averaged to 4x4" in text
+    assert "(10 held-out images, colours" in text  # all that there are

@@ -95,8 +95,22 @@ def test_a_reference_file_takes_the_place_of_real_images(places, capsys):
     assert "is of images of 24x8 (width x height), samples are of 24x16" in capsys.readouterr().err
 
 
+def test_a_protocol_is_more_than_its_name(places, capsys):
+    """Numbers that are not as it has them come with a warning, and another crop is refused."""
+    np.savez(places / "reference.npz", arr_0=images(50))
+    file = places / "theirs.json"
+    given = f"--samples={places / 'samples'}", f"--reference={places / 'reference.npz'}"
+    more = "--features=pixels", "--protocol=adm", f"--out={file}"
+    assert benchmark.main(["distribution", *given, *more]) == 0
+    usual = "9 generated images: published numbers of the protocol 'adm' are of 50,000"
+    assert f"WARNING {usual}" in capsys.readouterr().out
+    card = json.loads(file.read_text())["protocols"]["distribution"]
+    assert card["protocol"] == "adm" and card["warnings"][0].startswith(usual)
+
+
 def test_what_cannot_be_measured_is_one_line(places, capsys):
     for flags, said in (
+        ([f"--samples={places / 'samples'}", "--protocol=adm"], "'adm' has the crop 'adm': leave"),
         ([f"--samples={places / 'none'}"], "expected a folder of images, or an .npz of them"),
         ([f"--samples={places / 'samples'}", "--metrics=fid"], "--metrics: there is no 'fid'"),
         ([f"--samples={places / 'samples'}", "--reference=x.npz"], "which real images: give one"),

@@ -81,10 +81,12 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     beside = Comparison(networks, metrics, samples.images.shape[0], real)
     beside.check()
     numbers = dict(beside.numbers(features_of_finished(samples.images, networks, metrics)))
-    for line in beside.warnings():
+    warnings = protocols.warnings(protocol, samples.images.shape[0]) + beside.warnings()
+    for line in warnings:
         progress.warn(line)
     if given.out:
-        files.save_json(given.out, evaluation(samples, protocol, beside, names, numbers))
+        found = evaluation(samples, protocol, beside, names, numbers, warnings)
+        files.save_json(given.out, found)
         print(f"these numbers, and how each was measured, are in {given.out}", flush=True)
     compared = real.images.count if real.images else None
     row = {"samples": samples.name, "images": samples.images.shape[0], "real": compared, **numbers}
@@ -106,6 +108,12 @@ def real_images(
     if not asked:
         raise InputError("give the real images: --folder, --name, --config or --reference")
     found = reference.real_images(given, overrides, size, given.protocol)
+    dataset, _, protocol, _ = found
+    if protocol.crop not in (None, dataset.crop):
+        raise InputError(
+            f"--crop={given.crop}: the protocol {protocol.name!r} has the crop {protocol.crop!r}: "
+            "leave --crop out, or give --protocol=folder"
+        )
     limits.require_batch(given.batch, size)
     return found
 
@@ -146,6 +154,7 @@ def evaluation(
     beside: Comparison,
     names: Any,
     numbers: dict[str, float],
+    warnings: list[str],
 ) -> Evaluation:
     """Return the numbers and their card, as --mode=evaluate has them."""
     card = Card(
@@ -159,7 +168,7 @@ def evaluation(
         features=[network.card() for network in beside.networks],
         settings={"metrics": list(names)},
         run=provenance.run_card(UNKNOWN),
-        warnings=beside.warnings(),
+        warnings=warnings,
     )
     found: Evaluation = {"numbers": {}, "protocols": {}}
     provenance.enter(found, numbers, card)

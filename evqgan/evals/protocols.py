@@ -79,16 +79,17 @@ def check_reference(
         )
 
 
-def warnings(protocol: Protocol, samples: int, dataset: Dataset) -> list[str]:
+def warnings(protocol: Protocol, samples: int, dataset: Dataset | None = None) -> list[str]:
     """Return a sentence for each thing in which samples are not those of published numbers.
 
-    They are more or fewer, or of a model that learned the images of `dataset` with another crop.
+    They are more or fewer, or of a model that learned the images of `dataset`, if it is known, with
+    another crop.
     """
     lines = []
     if protocol.samples not in (0, samples):
         usual = f"published numbers of the protocol {protocol.name!r} are of {protocol.samples:,}"
         lines.append(f"{samples:,} generated images: {usual}, and an FID depends on their number")
-    if protocol.crop not in (None, dataset.crop):
+    if dataset and protocol.crop not in (None, dataset.crop):
         learned = f"the model has learned images with config.dataset.crop = {dataset.crop!r}"
         lines.append(f"real images have the crop {protocol.crop!r}, {learned}")
     return lines

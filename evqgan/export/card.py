@@ -118,12 +118,25 @@ class Card:
         if self.found.part == "generator":
             model = config["generator"]
             rows += [("generator", f"{model['name']}: {count(self.weights('generator'))}")]
-        rows += [("weights", f"averaged ones (EMA), {self.dtype}, {self.size / 1e6:.1f} MB")]
+        rows += [("weights", f"{self.averaged()}, {self.dtype}, {self.size / 1e6:.1f} MB")]
         table = "\n".join(f"| {left} | {cell(right)} |" for left, right in rows)
         return (
             f"# {self.name}\n\n{kind}, by [Efficient-VQGAN]({PAPER}) (Cao et al., ICCV 2023) in "
             f"JAX.\n\n| | |\n|---|---|\n{table}\n"
         )
+
+    def averaged(self) -> str:
+        """Return which weights of both parts these are: averaged over training, or not."""
+        kinds = {}
+        for part, config in self.found.configs.items():
+            kinds[part] = "averaged ones (EMA)"
+            if (config.get("optimizer") or {}).get("ema") == 0:
+                kinds[part] = "those of the last step"
+            if not self.found.steps[part]:
+                kinds[part] = "as they came, converted or of unknown training"
+        if len({*kinds.values()}) == 1:
+            return next(iter(kinds.values()))
+        return "; ".join(f"{part}: {kind}" for part, kind in kinds.items())
 
     def weights(self, part: str) -> Any:
         """Return the params of a part."""
@@ -169,15 +182,18 @@ class Card:
         evaluation, lines = self.found.evaluation, []
         for name, card in evaluation["protocols"].items():
             real = card.get("real") or {}
-            on = f"{real['source']} {real['split']}, {real['count'] or 0:,} images" if real else ""
+            on = f"{real['source']} {real['split']}".strip() if real else ""
+            if real and real["count"] is not None:
+                on += f", {counted(real['count'], 'image')}"
             for number in shown(card):
                 value = evaluation["numbers"].get(number)
                 if value is not None:
                     lines.append(f"| {number} | {value:.4g} | {name} | {cell(on)} |")
         if self.checked:
-            num, where = self.checked["num"], "training images"
+            where = "training images"
             for key, what in MEASURED.items():
-                made = f"{num} {what}, colours averaged to {check.SIDE}x{check.SIDE}"
+                number = self.checked["held_out_images" if key == "held_out" else "num"]
+                made = f"{number} {what}, colours averaged to {check.SIDE}x{check.SIDE}"
                 lines.append(f"| frechet ({made}) | {self.checked[key]:.4g} | check | {where} |")
         if not lines:
             return f"{title}None were measured of these weights.\n"

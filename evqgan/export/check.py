@@ -41,7 +41,8 @@ def write(folder: pathlib.Path, model: Model, dataset: Any, num: int) -> dict[st
     card |= {"size": dataset.shape, "features": f"colours averaged to {SIDE}x{SIDE}"}
     save_reference(folder / REFERENCE, Reference(real.gaussian(), card=json.dumps(card)))
     held, _ = load_split(dataset, dataset.validation, limit=num)
-    found = {"num": num, "seed": 0, "frechet": distance(folder, samples(model, num, 0))}
+    found: dict[str, Any] = {"num": num, "seed": 0, "held_out_images": len(held)}
+    found |= {"frechet": distance(folder, samples(model, num, 0))}
     found |= {"held_out": distance(folder, held), "random_ids": distance(folder, noise(model, num))}
     if found["frechet"] * SLACK >= found["random_ids"]:
         raise InputError(
