@@ -6,6 +6,7 @@ A refusal changes nothing.
 import copy
 import io
 import json
+import pathlib
 import re
 import types
 
@@ -560,6 +561,14 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 2 were skipped\n")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
+
+
+def test_each_picture_has_a_reconstruction_of_its_own_name():
+    names = ["a.jpg", "a.png", "a.jpg.png", "b/a.jpg", "c.jpg"]
+    found = mode_reconstruct.png_names([pathlib.Path(name) for name in names])
+    ends = ["a.jpg.png", "a.png.png", "a.jpg.png.png", "b/a.png", "c.png"]
+    assert [str(path) for path in found] == ends
+    assert mode_reconstruct.png_names([]) == []
 
 
 def test_reconstruct_takes_larger_pictures_in_tiles_if_it_is_told_to(workdir, tmp_path, capsys):

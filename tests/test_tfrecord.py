@@ -259,14 +259,17 @@ def test_a_conversion_that_was_stopped_goes_on(digits, tmp_path, capsys, monkeyp
     assert len(named.Named("digits", "train", str(tmp_path))) == 1433
 
 
-@pytest.mark.parametrize("change", ["byte", "cut", "missing", "record"])
+@pytest.mark.parametrize("change", ["byte", "cut", "missing", "record", "length"])
 def test_a_damaged_data_set_of_tfds_is_named(digits, tmp_path, capsys, change):
     folder = tmp_path / "digits" / "1.0.0"
     shutil.copytree(digits[1], folder)
     shard = folder / "digits-train.tfrecord-00001-of-00002"
     message = {"byte": f"{shard}, record 0 (byte 0)", "cut": "cut short", "missing": "is missing"}
+    message["length"] = "this is no TFRecord file, and what follows it cannot be read"
     if change == "byte":
         flip(shard, 200)
+    elif change == "length":  # behind which nothing can be read
+        flip(shard, 2)
     elif change == "cut":
         shard.write_bytes(shard.read_bytes()[:-1])
     elif change == "missing":
@@ -279,9 +282,12 @@ def test_a_damaged_data_set_of_tfds_is_named(digits, tmp_path, capsys, change):
     if change == "missing":
         return
     code, lines, _ = convert(capsys, folder, tmp_path / "data", "--skip_damaged")
-    left = 1433 - {"byte": 1, "cut": 1, "record": 2}[change]
-    assert code == 0 and len(named.Named("digits", "train", str(tmp_path / "data"))) == left
-    assert [line for line in lines if line.startswith("left out: ")]
+    lost = {"byte": 1, "cut": 1, "record": 2, "length": 956}[change]
+    assert code == 0
+    assert len(named.Named("digits", "train", str(tmp_path / "data"))) == 1433 - lost
+    said = [line for line in lines if line.startswith("left out: ")]
+    assert len(said) == (2 if change == "length" else 1)  # and of the shard how many it has
+    assert f"left out {lost:,} damaged record{'s' if lost > 1 else ''}" in lines
 
 
 def test_a_folder_becomes_a_data_set_with_its_splits_and_classes(tmp_path, capsys):

@@ -78,7 +78,7 @@ def run(argv: list[str]) -> None:
         text = f"Images of the folder {stores.real(source).name}."
         given = {split: examples(part) for split, part in parts.items()}
         written.write(dest, values.name, given, whole.class_names, number, text, origin)
-    end(folder, damaged, written.usage(dest, values.name, splits))
+    end(folder, damaged.number, written.usage(dest, values.name, splits))
 
 
 def others(splits: Mapping[str, Sequence[str]]) -> dict[str, int]:

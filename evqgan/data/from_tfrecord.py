@@ -87,11 +87,11 @@ def run(argv: list[str]) -> None:
         for flag in FLAGS:
             if values[flag.name].present and flag.name not in OF_TFDS:
                 raise InputError(f"--{flag.name} is not for a data set of tfds, which says it")
-        folder = tfds_tfrecord.place(source, dest)
+        folder, lacking = tfds_tfrecord.place(source, dest), 0
         if not is_there(folder):
-            tfds_tfrecord.convert(source, dest, damaged)
+            lacking = tfds_tfrecord.convert(source, dest, damaged)
         name = "/".join(folder.parent.relative_to(pathlib.Path(dest).expanduser()).parts)
-        end(folder, damaged, written.usage(dest, name, ["train", "validation"]))
+        end(folder, lacking, written.usage(dest, name, ["train", "validation"]))
         return
     if not values.name:
         raise InputError(
@@ -108,7 +108,7 @@ def run(argv: list[str]) -> None:
         known = examples_tfrecord.convert(source, dest, values, wanted, damaged)
     else:
         known = [split for split in known if list(folder.glob(f"*-{split}.array_record*"))]
-    end(folder, damaged, written.usage(dest, values.name, known))
+    end(folder, damaged.number, written.usage(dest, values.name, known))
 
 
 def two_folders(words: Sequence[str]) -> tuple[pathlib.Path, str]:
@@ -141,10 +141,10 @@ def is_there(folder: pathlib.Path, origin: str = "") -> bool:
     return False
 
 
-def end(folder: pathlib.Path, damaged: Damage, keys: str) -> None:
-    """Say what was made, and how it is read."""
-    if damaged.number:
-        print(f"left out {counted(damaged.number, 'damaged record')}", flush=True)
+def end(folder: pathlib.Path, damaged: int, keys: str) -> None:
+    """Say what was made, without how many damaged records, and how it is read."""
+    if damaged:
+        print(f"left out {counted(damaged, 'damaged record')}", flush=True)
     print(f"{folder} is read by {keys}", flush=True)
 
 

@@ -35,8 +35,10 @@ def place(source: pathlib.Path, dest: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(dest).expanduser().joinpath(*parts)
 
 
-def convert(source: pathlib.Path, dest: str | os.PathLike[str], damaged: Damaged) -> pathlib.Path:
-    """Copy the data set in `source` into the data_dir `dest`, and return its folder there.
+def convert(source: pathlib.Path, dest: str | os.PathLike[str], damaged: Damaged) -> int:
+    """Copy the data set in `source` into its `place` in the data_dir `dest`.
+
+    Returns how many records it lacks, those that an earlier call has left out among them.
 
     It appears when it is whole. What a call that was stopped has finished, a shard at a time, is
     kept beside it and taken by the next one. damaged: see `tfrecords.records`.
@@ -51,17 +53,19 @@ def convert(source: pathlib.Path, dest: str | os.PathLike[str], damaged: Damaged
     with files.owned(part, "another DEST"):
         _take_up(part, shards)
         counts: dict[str, list[int]] = {}
+        named: dict[str, list[int]] = {}  # how many damaged records of each shard were named
         with heartbeat(f"converting {source}", every=10.0) as at:
             for number, shard in enumerate(shards):
                 split, target = _split_of(shard), part / shard.name.replace(".tfrecord-", NEW)
+                named.setdefault(split, []).append(0)
                 if not target.exists():
-                    _copy(shard, target, damaged)
+                    named[split][-1] = _copy(shard, target, damaged)
                 counts.setdefault(split, []).append(_count(target))
                 at(number + 1, len(shards))
-        _describe(info, counts, source, part, damaged)
+        lacking = _describe(info, counts, named, source, part, damaged)
         (part / SOURCE).unlink()
     part.rename(folder)
-    return folder
+    return lacking
 
 
 def _info(source: pathlib.Path) -> dict[str, Any]:
@@ -107,17 +111,27 @@ def _take_up(part: pathlib.Path, shards: list[pathlib.Path]) -> None:
     files.save_json(part / SOURCE, now)
 
 
-def _copy(shard: pathlib.Path, target: pathlib.Path, damaged: Damaged) -> None:
-    """Write the records of a shard as array_record under the name `target`, whole or not at all."""
-    part = target.with_name(f"{target.name}.tmp")
+def _copy(shard: pathlib.Path, target: pathlib.Path, damaged: Damaged) -> int:
+    """Write the records of a shard as array_record under the name `target`, whole or not at all.
+
+    Returns how many times `damaged` was told of one.
+    """
+    part, told = target.with_name(f"{target.name}.tmp"), 0
+
+    def tell(what: str) -> None:
+        nonlocal told
+        told += 1
+        damaged(what)
+
     try:
         writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1")  # as tfds'
-        for record in records(shard, damaged):
+        for record in records(shard, tell):
             writer.write(record)
         writer.close()
         os.replace(part, target)
     except (OSError, RuntimeError) as error:  # a full disk, or array_record's word for it
         raise InputError(f"cannot write {target}: {first_line(error)}") from error
+    return told
 
 
 def _count(target: pathlib.Path) -> int:
@@ -131,11 +145,16 @@ def _count(target: pathlib.Path) -> int:
 def _describe(
     info: dict[str, Any],
     counts: Mapping[str, list[int]],
+    named: Mapping[str, list[int]],
     source: pathlib.Path,
     part: pathlib.Path,
     damaged: Damaged,
-) -> None:
-    """Copy what describes the data set, with the new format and numbers of records."""
+) -> int:
+    """Copy what describes the data set, with the new format and numbers of records.
+
+    Returns how many are lacking. `damaged` is told of shards that lack other numbers than `named`.
+    """
+    lacking = 0
     for split in info["splits"]:
         name = split["name"]
         told = [int(number) for number in split.get("shardLengths", [])]
@@ -143,7 +162,8 @@ def _describe(
             there = f"{len(counts.get(name, ())):,} shards, and {INFO} says {len(told):,}"
             raise InputError(f"{source}: the split {name!r} has {there}: copy it again")
         for number, (found, said) in enumerate(zip(counts[name], told, strict=True)):
-            if found != said:
+            lacking += max(said - found, 0)
+            if said - found != named[name][number]:
                 what = f"shard {number} of the split {name!r} has {found:,} whole records"
                 damaged(f"{source}: {what}, and {INFO} says {said:,}")
         split["shardLengths"] = [str(number) for number in counts[name]]
@@ -151,6 +171,7 @@ def _describe(
     for path in _descriptions(source):
         shutil.copyfile(path, part / path.name)
     files.save_json(part / INFO, info)
+    return lacking
 
 
 def _descriptions(source: pathlib.Path) -> Iterator[pathlib.Path]:

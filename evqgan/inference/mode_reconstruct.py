@@ -182,8 +182,12 @@ def check_apart(
 
 
 def png_names(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Return the PNG that is made of each relative path: a.jpg -> a.png, if no other becomes it."""
+    """Return the PNG that is made of each relative path: a.jpg -> a.png, if no other becomes it.
+
+    Those that others become, too, keep their ending: a.jpg -> a.jpg.png.
+    """
     ends = [path.with_suffix(".png") for path in paths]
-    counts = collections.Counter(ends)
-    pairs = zip(paths, ends, strict=True)
-    return [end if counts[end] == 1 else path.with_name(f"{path.name}.png") for path, end in pairs]
+    for _ in paths:  # in each turn one or more take their longer name, or all are there
+        counts, pairs = collections.Counter(ends), zip(paths, ends, strict=True)
+        ends = [x if counts[x] == 1 else path.with_name(f"{path.name}.png") for path, x in pairs]
+    return ends
