@@ -25,6 +25,12 @@ def test_threads_are_measured():
     assert row["images_s_core"] > 0 and row["first_seconds"] > 0
 
 
+def test_a_round_that_took_no_time_that_can_be_told_is_none_of_endless_speed(monkeypatch):
+    monkeypatch.setattr(pipeline, "core_seconds", lambda processes: 1.0)
+    _, (row,) = pipeline.run(given(workers=["0"]), KEYS)
+    assert 0 < row["images_s_core"] < float("inf")
+
+
 @pytest.mark.slow
 def test_workers_are_measured_beside_threads():
     _, rows = pipeline.run(given(workers=["0", "1"]), KEYS)

@@ -46,6 +46,34 @@ def test_what_is_computed_again_is_not_counted(monkeypatch):
         assert timed[part].remat and not counted[part].remat
 
 
+def test_a_check_that_is_off_ends_the_command_with_a_code(monkeypatch, capsys, tmp_path):
+    error = {"a": 0.1, "b": 0.01}
+    found = lambda rng, small: [{"program": x, "error": error[x], "bound": 0.05} for x in "ab"]  # noqa: E731
+    monkeypatch.setattr(checks, "attention", found)
+    monkeypatch.setattr(checks, "codes", lambda rng: {"program": "c", "error": 0.0, "bound": 0.001})
+    file = tmp_path / "rows.json"
+    command = ["device", "--part=checks", "--small", "--rounds=1", f"--json={file}"]
+    assert benchmark.main(command) == 2
+    said = capsys.readouterr()
+    assert "this device computes wrong: a; do not train on it" in said.err
+    assert "WARNING a is off, seed" in said.out and len(json.loads(file.read_text())["rows"]) == 3
+    error["a"] = 0.02
+    assert benchmark.main(command) == 0
+    error["a"] = float("nan")
+    assert checks.is_off(checks.attention(None, True)[0])
+
+
+def test_training_on_an_accelerator_is_checked_beside_float32(monkeypatch):
+    losses = {"float32": np.array([2.0, 1.0]), "bfloat16": np.array([2.0, 1.01])}
+    monkeypatch.setattr(checks, "losses_in", losses.get)
+    monkeypatch.setattr(checks, "attention", lambda rng, small: [])
+    monkeypatch.setattr(checks.jax, "default_backend", lambda: "gpu")
+    *_, row = checks.rows(small=True)
+    assert row["program"] == "losses of 50 steps" and not checks.is_off(row)
+    losses["bfloat16"] = np.array([2.0, 1.5])
+    assert checks.is_off(checks.training())
+
+
 def test_programs_are_timed_in_turn():
     order = []
     programs = [

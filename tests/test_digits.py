@@ -1,6 +1,7 @@
 """The shipped classifier of digits: which file it is, what it knows, how it is made."""
 
 import hashlib
+import re
 
 import jax
 import numpy as np
@@ -72,7 +73,9 @@ def test_the_command_writes_what_is_read(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(train_digits, "train", lambda: shipped)
     train_digits.run([str(tmp_path / "digits.safetensors")])
     assert (tmp_path / "digits.safetensors").read_bytes() == FILE.read_bytes()
-    assert "98.6% of held-out digits in their class" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    share = re.search(r"([\d.]+)% of held-out digits in their class", said)
+    assert share and float(share[1]) > 97, said
     for argv in ([], ["a", "b"], ["a.npz"]):
         assert train_digits.cli.main(argv, train_digits.run, str) == 2
         assert "expected one DEST.safetensors" in capsys.readouterr().err

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 
 import jax
 import numpy as np
@@ -294,12 +293,13 @@ def test_too_many_broken_images_stop(tmp_path):
 @pytest.mark.parametrize("training", [True, False])
 def test_batches_that_are_closed_end_in_the_midst_of_one(training, monkeypatch):
     """Of many images one takes minutes, and a process ends after its threads."""
-    size, made, began, load = 2000, [], threading.Event(), DecodedImages.load
+    size, made, load = 2000, [], DecodedImages.load
+    began, goes_on = threading.Event(), threading.Event()
 
     def slow(self, index):
         made.append(index)
         began.set()
-        time.sleep(0.05)
+        assert goes_on.wait(60)
         return load(self, index)
 
     monkeypatch.setattr(DecodedImages, "load", slow)
@@ -313,7 +313,11 @@ def test_batches_that_are_closed_end_in_the_midst_of_one(training, monkeypatch):
     reader = threading.Thread(target=read)
     reader.start()
     assert began.wait(60)
-    batches.close()
+    closer = threading.Thread(target=batches.close)
+    closer.start()
+    assert batches.ended.wait(60)
+    goes_on.set()  # the image at hand is made, and no other
+    closer.join(60)
     reader.join(60)
     for thread in threading.enumerate():  # Python waits for these before it ends
         if thread.name.startswith("grain-prefetch"):

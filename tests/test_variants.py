@@ -50,7 +50,6 @@ def read(file):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_each_run_is_a_workdir(out):
     for seed in range(2):
         place = out / f"own_dropped_{seed}"

@@ -51,7 +51,7 @@ def skipped(caplog):
     return sorted(message for message in messages if "Skipped" in message)
 
 
-def gone(pids, seconds=5.0):
+def gone(pids, seconds=workers.PATIENCE + 60):
     """Whether the processes end within so many seconds."""
     end = time.monotonic() + seconds
     while any(alive(pid) for pid in pids):

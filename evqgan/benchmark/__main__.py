@@ -80,7 +80,8 @@ def help_of(argv: Sequence[str]) -> str:
 def named(name: str) -> ModuleType:
     """Return the module of a benchmark, which has FLAGS and `run(given, overrides)`.
 
-    Its `run` returns the title and the rows of a table.
+    Its `run` returns the title and the rows of a table. A function `conclude(rows)`, if it has one,
+    raises InputError, once they are printed, if the command has failed by what they say.
     """
     if name not in NAMES:
         raise InputError(f"there is no benchmark {name!r}: {build.suggestion(name, NAMES)}")
@@ -116,6 +117,8 @@ def run(argv: list[str]) -> None:
         head = {"name": argv[0], "title": title, "device": device, "command": command}
         files.save_json(file, {**head, "rows": rows})
         print(f"the rows are in {file}")
+    if conclude := getattr(module, "conclude", None):
+        conclude(rows)
 
 
 def written(name: str, given: Any) -> tuple[str, str]:

@@ -23,7 +23,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan.benchmark import comparison_tokenizers, real_images, runs, samplers
-from evqgan.benchmark.paper.beside import aligned
 from evqgan.benchmark.sampler_measuring import Measurements, in_words
 from evqgan.core import build, compilation_cache, files, mesh, progress, versions
 from evqgan.core.cli import TEXT, Flag, whole
@@ -90,7 +89,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     title = f"{given.config}: mean and standard deviation (_sd) over seeds, {given.samples} samples"
     frechet = features.name_of("frechet")
     rows = [row(name, of_seeds, times[name], frechet) for name, of_seeds in found.items()]
-    return title, aligned([*rows, real(found, frechet)])  # a tokenizer may be given to some
+    rows.append(real(found, frechet))
+    columns = max(rows, key=len)  # a tokenizer may be given to some alone
+    return title, [{name: row.get(name) for name in columns} for row in rows]
 
 
 def chosen(given: Any) -> tuple[ConfigDict, list[str]]:

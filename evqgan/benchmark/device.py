@@ -12,7 +12,7 @@ sampling        imagenet_stage2 beside a GPT of its size with a cache, and MaskG
 resolution      imagenet_stage2 from 256 to 2,048 pixels
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +75,13 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
             print(described(rows[-1]), flush=True)
     product, copy = reached["flops"] / 1e12, reached["bytes"] / 1e9
     return f"matrix product {product:.0f} TFLOP/s, copy {copy:.0f} GB/s", rows
+
+
+def conclude(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise InputError if a check among the rows is off."""
+    off = [row["program"] for row in rows if row["bound"] is not None and checks.is_off(row)]
+    if off:
+        raise InputError(f"this device computes wrong: {', '.join(off)}; do not train on it")
 
 
 def checked(small: bool, rounds: int, peak: float) -> Iterator[dict[str, Any]]:

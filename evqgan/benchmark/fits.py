@@ -75,7 +75,8 @@ FLAGS = (
     Flag("minutes", whole(1), (), "after which a row is given up (60)", 60),
 )
 
-GIVEN_UP = "given up"  # how the note of a row begins that took longer than --minutes
+# How the note of a row begins that took longer than --minutes, or whose process was ended.
+GIVEN_UP, CRASHED = "given up", "crashed"
 
 
 class Row(NamedTuple):
@@ -146,7 +147,8 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def earlier(file: str | None) -> list[Row]:
     """Return the rows of the file of --json, if an earlier run wrote it; InputError for others.
 
-    Those that were given up are left out, and so tried again: the machine may have more time now.
+    Those that were given up or crashed are left out, and so tried again: the machine may have more
+    time or memory now.
     """
     if not file or not pathlib.Path(file).is_file():
         return []
@@ -158,7 +160,7 @@ def earlier(file: str | None) -> list[Row]:
         found = [Row(**row) for row in rows]
     except TypeError as error:
         raise InputError(f"{file} is not {what}: its rows have other columns; {advice}") from error
-    return [row for row in found if not row.note.startswith(GIVEN_UP)]
+    return [row for row in found if not row.note.startswith((GIVEN_UP, CRASHED))]
 
 
 def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
@@ -184,7 +186,7 @@ def compiled(asked: Row, overrides: Sequence[str], seconds: float) -> list[Row]:
             found = json.loads(file.read_text())["rows"]
             return [flat(asked, report.Row(**row)) for row in found]
     said = [line for line in made.stderr.splitlines() if line.startswith("error: ")]
-    reason = said[-1].removeprefix("error: ") if said else f"crashed with code {made.returncode}"
+    reason = said[-1].removeprefix("error: ") if said else f"{CRASHED} with code {made.returncode}"
     return [asked._replace(note=reason)]
 
 

@@ -27,6 +27,7 @@ from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 
 MIB = 2**20
+TICK = 0.01  # seconds of a core that Linux tells apart
 FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] whose images of training are read", required=True),
     CONFIG_KEYS,
@@ -87,7 +88,7 @@ def measured(dataset: Dataset, batch_size: int, seconds: float) -> Measured:
             images += len(next(batches)["label"])
         used = core_seconds(processes) - before
         memory = max((worker.memory_full_info().uss for worker in workers), default=None)
-    return Measured(images / passed, images / used, first, memory)
+    return Measured(images / passed, images / max(used, TICK), first, memory)
 
 
 def core_seconds(processes: list[psutil.Process]) -> float:
