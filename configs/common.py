@@ -26,6 +26,7 @@ TOKENIZER_ADAM = {
     "ema": 0.999,
 }
 # MaskGIT's configuration; the first moment as in "Scaling Vision Transformers" (Zhai et al., 2022).
+# Ours: the clipping, and slower averages (MaskGIT: 0.999).
 GENERATOR_ADAM = {
     "learning_rate": 1e-4,
     "b1": 0.9,
@@ -48,7 +49,7 @@ SAMPLER = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule"
 # Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were
 # in use.
 EMA = {"name": "ema", "width": 256, "decay": 0.99, "revive": 0.1}
-# VQGAN's split of FFHQ.
+# FFHQ's own division. VQGAN and RQ-VAE divide it otherwise, by lists of names (docs/data.md).
 FACES = {
     "folder": "data/ffhq",
     "label_key": "",
@@ -148,7 +149,7 @@ def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
       batch.
     paper128: 200,000 steps. By that rule the rate would be 5.8e-4; ours is that of ViT-VQGAN, of
       transformers, too, and of MaskGIT, both for batches of 256. Rates are constant but for a
-      warm-up, ours: the paper names neither. All else is as in `stage1` and `with_critic`.
+      warm-up, ours: the paper names neither. All else is as in `full_size`.
     """
     config.batch_size, config.duration = READINGS[reading], f"{epochs} epochs"
     config.eval_every = "1 epoch"
@@ -225,7 +226,7 @@ def as_written(config: ConfigDict) -> ConfigDict:
     That is one joint attention, masks of all tokens and of whole blocks; Eq. 2 over all blocks,
     with one-hot targets: as many supervised tokens an image as ours.
     """
-    config.generator.update({"attention": "joint", "global_tokens": "masked"})
+    config.generator.update({"attention": "joint", "global_tokens": "masked", "class_dropout": 0.0})
     config.loss = {"masks": "paper", "targets": 0, "label_smoothing": 0.0}
     return config
 
