@@ -358,6 +358,34 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
             model.encode(picture(64, 100), tiles=how)
 
 
+def test_of_larger_images_a_device_takes_fewer_at_a_time(monkeypatch):
+    model, batches = evqgan.load("drawings", batch_size=8), []
+    call = type(model.runner).__call__
+
+    def noted(runner, function, *given, rows=None, report=None):
+        batches.append((function.__name__, rows))
+        return call(runner, function, *given, rows=rows, report=report)
+
+    monkeypatch.setattr(type(model.runner), "__call__", noted)
+    monkeypatch.setattr(tiled, "PIXELS", 2**14)
+    own = model.encode([picture()] * 5)
+    large = [picture(192, 128, seed) for seed in range(5)]
+    ids = model.encode(large, tiles=False)
+    again = model.decode(ids, tiles=False)
+    model.reconstruct(large[:1], tiles=False)
+    single = model.encode(picture(192, 256), tiles=False)
+    assert len(own) == len(ids) == len(again) == 5 and len(single) == 1
+    devices = model.runner.mesh.size
+    assert [rows for _, rows in batches] == [
+        rows * devices for rows in (8 // devices, 1, 1, 1, 1, 1)
+    ]
+    # As many pixels as a batch of the model's own images has, and of smaller ones as many.
+    monkeypatch.setattr(tiled, "PIXELS", 1)
+    assert [tiled.most(model, shape) for shape in ((64, 64), (64, 96), (32, 32), (512, 512))] == [
+        rows * devices for rows in (8, 5, 8, 1)
+    ]
+
+
 def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monkeypatch):
     model = copy.copy(loaded())
     model.chosen = set()

@@ -26,6 +26,7 @@ from evqgan.core.errors import (
     DoesNotFit,
     InputError,
     NonFinite,
+    OutOfMemory,
     is_out_of_memory,
     of_system,
     out_of_memory,
@@ -252,7 +253,8 @@ def report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {reason}", file=sys.stderr)
-    return 1 if lost or too_large or isinstance(error, NonFinite | DoesNotFit) else 2
+    went_wrong = lost or too_large or isinstance(error, NonFinite | DoesNotFit | OutOfMemory)
+    return 1 if went_wrong else 2
 
 
 def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:

@@ -42,7 +42,7 @@ class CodingModel(CoreModel):
         with self.runner.reporting(progress, "encode", "tiles" if cut else "images") as report:
             if cut:
                 return tiled.encode(self, given, report)
-            return self.to_ids(given, report=report)
+            return self.to_ids(given, tiled.rows(self, len(given), given.shape[1:3]), report)
 
     @overload
     def decode(
@@ -85,7 +85,8 @@ class CodingModel(CoreModel):
         with self.runner.reporting(progress, "decode", "tiles" if cut else "images") as report:
             if cut:
                 return to_output(tiled.decode(self, given, report), output)
-            return to_output(self.to_images(given, report=report), output)
+            rows = tiled.rows(self, len(given), (height, width))
+            return to_output(self.to_images(given, rows, report), output)
 
     @overload
     def reconstruct(
