@@ -58,7 +58,7 @@ class CoreModel(Guarded):
         self.runner = BatchRunner(most, devices)
         limits.require_batch(self.runner.batch_size, tokenizer.shape)
         self.state, self.step = self._restored(model, step)
-        network = tokenizer.network
+        self._network = network = tokenizer.network
         self.factor, self.size = network.factor, tokenizer.shape
         self.codes, self.depth = network.quantizer.codes, network.quantizer.depth
         self.classes = config.generator.get("classes", 0) if self.generator else 0

@@ -88,7 +88,7 @@ class Model(CodingModel):
     with it the tokens generated after it.
 
     size: (height, width) of the images; factor: pixels of a token's side.
-    codes: how many codes there are; depth: codes a token.
+    codes: how many codes there are; depth: codes a token; codebook: the codes' vectors.
     classes: how many, 0 if there are none; class_names: theirs, or ().
     sampler: the settings that keywords such as temperature=0.9 change for a call; read-only.
     config, workdir, step: what it was loaded from.
