@@ -38,7 +38,7 @@ PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, 
 T = TypeVar("T")
 # The kinds of flags, for the tables of command lines.
 TEXT, TEXTS, SWITCH = flag_kinds.TEXT, flag_kinds.TEXTS, flag_kinds.SWITCH
-PATH, PLACE = flag_kinds.PATH, flag_kinds.PLACE
+PATH, PLACE, STEP = flag_kinds.PATH, flag_kinds.PLACE, flag_kinds.STEP
 whole, number, choice = flag_kinds.whole, flag_kinds.number, flag_kinds.choice
 
 
@@ -46,7 +46,7 @@ class Flag(NamedTuple):
     """A flag of a command line: a row of its table.
 
     name: as it is typed after "--".
-    kind: TEXT, TEXTS, PATH, PLACE, SWITCH, or what `whole`, `number` or `choice` return.
+    kind: TEXT, TEXTS, PATH, PLACE, STEP, SWITCH, or what `whole`, `number` or `choice` return.
     modes: the values of --mode that take it; empty: all.
     help: what it is for.
     default: its value where it is not given.

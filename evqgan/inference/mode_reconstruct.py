@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, pictures, processes, replacing, stores
+from evqgan.core import chosen_step, exported, files, pictures, processes, replacing, stores
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
@@ -33,6 +33,7 @@ def reconstruct(
     image: str | None,
     batch_size: int | None = None,
     tiles: bool | None = None,
+    step: chosen_step.Step = None,
 ) -> None:
     """Write `input | reconstruction`, a PNG a picture, into `out`, by default reconstructions/.
 
@@ -43,6 +44,7 @@ def reconstruct(
     batch_size: images a device at a time at most; see `tiled.most`.
     tiles: what becomes of pictures larger than the model's, as in `Model.encode`. Of a folder,
         pictures smaller than these are skipped if it is True.
+    step: as of `load`.
 
     Of several processes the first one does it alone.
     """
@@ -65,7 +67,7 @@ def reconstruct(
             files.tried(out)
             for target in targets:
                 replacing.check(out / target, "reconstruct")
-    model = load_model(config, workdir, batch_size)  # it takes all processes
+    model = load_model(config, workdir, batch_size, step)  # it takes all processes
     if processes.this()[0]:
         return
     work = Reconstruction(model, out, tiles, is_folder)
