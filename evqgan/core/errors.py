@@ -47,6 +47,10 @@ class DoesNotFit(RuntimeError):
     """A program that was only compiled needs more memory than a device has. Exit code 1."""
 
 
+class OutOfMemory(InputError):
+    """A device has not enough memory for so many images at a time. Exit code 1."""
+
+
 class Unfit(DoesNotFit):
     """A machine has failed checks of what is asked of it. Exit code 1."""
 
