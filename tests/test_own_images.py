@@ -61,6 +61,8 @@ def test_proposals_are_those_of_the_table(given, expected):
     )
     assert size // factor % second["generator.window"] == 0 and len(made.reasons) == 4
     assert all(reason and "\n" not in reason for reason in made.reasons)
+    often = "2000 steps" if given[-1].accelerator else "250 steps"
+    assert [part["checkpoint_every"] for part in (first, second)] == [often] * 2
 
 
 def test_what_is_asked_decides_what_hangs_on_it():
@@ -159,6 +161,23 @@ def test_a_run_goes_on_as_it_was_proposed_whatever_the_folder_holds_now(
         completed("factor=4")
     with pytest.raises(TypeError):  # the folder is looked through again
         completed("changed_data=True")
+
+
+def test_how_often_it_saves_is_for_both_or_for_one_and_older_plans_do_not_say_it(
+    completed, tmp_path
+):
+    def often(config):
+        return [config[part].checkpoint_every for part in own.PARTS]
+
+    assert often(completed()) == ["250 steps"] * 2
+    keys = "checkpoint_every=90 steps", "generator.checkpoint_every=7 steps"
+    assert often(completed(*keys)) == ["90 steps", "7 steps"]  # of a run that goes on
+    file = tmp_path / "run" / "plan.json"
+    plan = json.loads(file.read_text())
+    for part in own.PARTS:
+        del plan[part]["checkpoint_every"]
+    file.write_text(json.dumps(plan))
+    assert often(completed()) == ["250 steps"] * 2
 
 
 def test_a_longer_duration_is_of_both_until_the_generator_knows_the_codes(completed, tmp_path):

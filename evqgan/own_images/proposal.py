@@ -20,6 +20,7 @@ FEW = 200  # images below which a generator mostly learns them by heart
 SOME = 1_000  # images below which a generator of many tokens, or a large one, has too few
 MANY = 5_000  # images from which models need less dropout and more codes
 FACTORS = (4, 8, 16)  # pixels of a token's side
+OFTEN = "250 steps"  # how often a CPU saves, and runs from before this was proposed
 EPOCHS = 200  # a longer training teaches little but the images themselves
 
 
@@ -51,6 +52,7 @@ class Scale:
     decay, ema: of averages of codes and weights.
     layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
     batches: of both stages; steps: at least and at most, of each.
+  checkpoint_every: some minutes of work; those of an accelerator's models take hundreds of MB.
     """
 
     sides: Sequence[int]
@@ -66,6 +68,7 @@ class Scale:
     rates: tuple[float, float]
     batches: tuple[int, int]
     steps: tuple[tuple[int, int], tuple[int, int]]
+    checkpoint_every: str
     dtype: str
 
 
@@ -83,6 +86,7 @@ CPU = Scale(
     rates=(2e-3, 1e-3),
     batches=(16, 32),
     steps=((500, 4_000), (500, 6_000)),
+    checkpoint_every=OFTEN,
     dtype="float32",
 )
 ACCELERATOR = Scale(
@@ -99,6 +103,7 @@ ACCELERATOR = Scale(
     rates=(1e-4, 3e-4),
     batches=(32, 64),
     steps=((3_000, 60_000), (2_000, 60_000)),
+    checkpoint_every="2000 steps",
     dtype="bfloat16",
 )
 # Of an accelerator for few images: half as deep and as wide.
@@ -211,6 +216,7 @@ def training_for(
         "duration": f"{steps_for(images, batch, *scale.steps[stage])} steps",
         "optimizer.learning_rate": scale.rates[stage],
         "optimizer.ema": scale.ema,
+        "checkpoint_every": scale.checkpoint_every,
     }
 
 
