@@ -71,7 +71,9 @@ def test_what_is_asked_decides_what_hangs_on_it():
     assert "as given" in made.reasons[0] and not made.critic
     assert proposal.propose(300, 300, CPU, Asked(critic=True)).critic
     assert proposal.propose(300, 300, GPU[80], Asked(), has=True).critic
-    assert "efficientnet_lite0 --package" in proposal.propose(9, 9, GPU[8], Asked()).reasons[-1]
+    lost = proposal.propose(9, 9, GPU[8], Asked()).reasons[-1]
+    assert "will be soft, for good" in lost and "efficientnet_lite0 --package" in lost
+    assert "config.critic=True and another --workdir" in lost
     assert proposal.propose(300, 300, CPU, Asked(), grid=16).generator["generator.extend"] == 2
     four = Device("T4", True, 80 * GIB, 4)
     assert proposal.propose(9, 300, four, Asked()).tokenizer["batch_size"] % 4 == 0

