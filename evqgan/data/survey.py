@@ -127,11 +127,14 @@ class Survey:
         return dataclasses.asdict(self)
 
 
-def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> Survey:
+def survey(
+    dataset: Dataset, log: Callable[[str], None] = lambda line: None, whole: bool = False
+) -> Survey:
     """Look through the folder of a data set.
 
     log: takes lines that say how far it is, after some seconds, and how long the rest takes; and
       before a refusal one for each broken image.
+    whole: decode each image, however many there are.
 
     Raises InputError for a folder that training refuses: of fewer than two images, or with more
     broken ones in all, to train on or held out than dataset.max_bad.
@@ -145,8 +148,8 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
     train, held = (source.part(split) for split in (dataset.train, dataset.validation))
     paths = sorted(source.paths)
     sizes = [bytes_of(os.path.join(source.folder, path)) for path in paths]
-    whole = len(paths) <= DECODED and sum(sizes) <= DECODED_BYTES
-    with heartbeat(f"looking at {counted(len(paths), 'image')}", log) as at:
+    whole = whole or (len(paths) <= DECODED and sum(sizes) <= DECODED_BYTES)
+    with heartbeat(f"looking at {counted(len(paths), 'image')}", log, unit="images") as at:
         looks = []
         for found in threaded.each(
             lambda path: look(os.path.join(source.folder, path), whole), paths
