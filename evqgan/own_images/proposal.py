@@ -26,7 +26,10 @@ EPOCHS = 200  # a longer training teaches little but the images themselves
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What is trained on: how many devices of which name, bytes of memory of each."""
+    """What is trained on: how many devices of which name.
+
+    memory: bytes of each that programs may take (`limits.of_device`), of a GPU three quarters.
+    """
 
     name: str
     accelerator: bool
@@ -108,8 +111,12 @@ ACCELERATOR = Scale(
 )
 # Of an accelerator for few images: half as deep and as wide.
 FOR_FEW = dataclasses.replace(ACCELERATOR, layers=6, channels=256, heads=4)
-# Pixels a side: GiB of memory that an accelerator needs for the batches above, by half.
-NEEDED = {128: 10, 256: 20}
+# GiB that programs may take of an accelerator, three quarters of a GPU: from which a size is
+# proposed, {pixels a side: GiB}, and which the batches above take. Ours: a step of the generator
+# takes 12.6 GiB by a TPU's compiler, the rest is for what no compiler counts.
+FROM = {128: 6, 256: 12}
+TOKENIZER_TAKES = {128: 8, 256: 16}
+GENERATOR_TAKES = 16  # of ACCELERATOR's layers and its grid of tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +155,7 @@ def propose(
     codes = codes_for(images, device)
     dropout = 0.2 if images < MANY else 0.1
     first, second = (
-        {"dataset.size": size, **training_for(stage, images, short, device, scale)}
+        {"dataset.size": size, **training_for(stage, images, (short, grid), device, scale)}
         for stage in (0, 1)
     )
     reasons = [
@@ -205,10 +212,13 @@ def generator_for(scale: Scale, grid: int, dropout: float, device: Device) -> di
 
 
 def training_for(
-    stage: int, images: int, side: int, device: Device, scale: Scale
+    stage: int, images: int, sides: tuple[int, int], device: Device, scale: Scale
 ) -> dict[str, Any]:
-    """Return {dotted key: value} of how a stage is trained. stage: 0 or 1, of pairs in `scale`."""
-    batch = batch_for(scale.batches[stage], images, device, side)
+    """Return {dotted key: value} of how a stage is trained.
+
+    stage: 0 or 1, of pairs in `scale`; sides: of the images, and of their grid of tokens.
+    """
+    batch = batch_for(scale.batches[stage], images, device, taken(stage, *sides, scale))
     return {
         "seed": 0,
         "dtype": scale.dtype,
@@ -225,7 +235,7 @@ def size_for(images: int, side: int, device: Device, scale: Scale) -> int:
 
     def fits(size: int) -> bool:
         enough = size <= 128 or images >= SOME
-        return size <= side and enough and device.memory >= NEEDED.get(size, 0) * GIB
+        return size <= side and enough and device.memory >= FROM.get(size, 0) * GIB
 
     return max(filter(fits, scale.sides), default=scale.sides[0])
 
@@ -244,13 +254,25 @@ def codes_for(images: int, device: Device) -> int:
     return 512 if not device.accelerator else 1024
 
 
-def batch_for(batch: int, images: int, device: Device, side: int) -> int:
+def taken(stage: int, side: int, grid: int, scale: Scale) -> float:
+    """Return the bytes that a step of a stage, 0 or 1, takes of an accelerator, about.
+
+    side: of the images; grid: tokens a side.
+    """
+    if stage:
+        size = scale.layers * scale.channels / (ACCELERATOR.layers * ACCELERATOR.channels)
+        return GENERATOR_TAKES * size * (grid / ACCELERATOR.grid) ** 2 * GIB
+    known = max((tried for tried in TOKENIZER_TAKES if tried <= side), default=0)
+    return TOKENIZER_TAKES[known] * (side / known) ** 2 * GIB if known else 0.0
+
+
+def batch_for(batch: int, images: int, device: Device, needed: float) -> int:
     """Return a batch that fits the memory and is not much larger than the number of images.
 
-    It can be split over the devices.
+    It can be split over the devices. needed: bytes that a step of the batch takes.
     """
-    if device.accelerator and device.memory < 2 * NEEDED.get(side, 0) * GIB:
-        batch //= 2
+    while device.accelerator and batch > 4 and device.memory < needed:
+        batch, needed = batch // 2, needed / 2
     while batch > 4 and batch // 2 >= images:
         batch //= 2
     return max(1, batch // device.number) * device.number
@@ -274,7 +296,8 @@ def why_size(size: int, asked: Asked, images: int, side: int, device: Device) ->
         return "what a CPU trains in an hour or two; the images would allow more"
     if size == 128 and images < SOME:
         return f"larger ones need more than {images:,} images to learn from"
-    return f"as {device.memory / GIB:.0f} GiB of memory allow, or as much as was tried"
+    gib = device.memory / GIB
+    return f"as the {gib:.0f} GiB that programs may take allow, or as much as was tried"
 
 
 def why_models(images: int, device: Device) -> str:
