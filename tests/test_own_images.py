@@ -40,7 +40,7 @@ PROPOSED = [
     ((20_000, 64, CPU), (64, 8, 512, 4, (16, 32), (4_000, 6_000))),
     ((300, 300, GPU[80]), (128, 16, 512, 6, (32, 64), (3_000, 2_000))),
     ((2_000, 300, GPU[80]), (256, 16, 512, 12, (32, 64), (12_500, 6_300))),
-    ((2_000, 300, GPU[24]), (256, 16, 512, 12, (32, 64), (12_500, 6_300))),
+    ((2_000, 300, GPU[24]), (256, 16, 512, 12, (16, 64), (25_000, 6_300))),
     ((2_000, 300, GPU[16]), (256, 16, 512, 12, (16, 32), (25_000, 12_500))),
     ((2_000, 300, GPU[8]), (128, 16, 512, 12, (16, 16), (25_000, 25_000))),
     ((300, 300, GPU[8]), (128, 16, 512, 6, (16, 64), (3_800, 2_000))),
@@ -87,8 +87,8 @@ def test_memory_is_that_which_programs_may_take_and_decides_batches_of_each_size
         made = proposal.propose(20_000, 300, GPU[gib], Asked(*asked))
         return made.tokenizer["batch_size"], made.generator["batch_size"]
 
-    assert batches(24, 256) == batches(24) == (32, 64)
-    assert batches(24, 512) == (8, 16)  # 32 tokens a side of 16 pixels
+    assert batches(24, 256) == batches(24) == (16, 64)
+    assert batches(24, 512) == (4, 16)  # 32 tokens a side of 16 pixels
     assert batches(80, 512) == (16, 32)
     assert batches(80, 64, 4) == (32, 64)
     said = proposal.propose(20_000, 600, GPU[8], Asked()).reasons[0]
