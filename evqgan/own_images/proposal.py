@@ -50,11 +50,11 @@ class Asked:
 class Scale:
     """What goes with a kind of device.
 
-      sides: of images, that are proposed; grid: tokens a side that are aimed at.
-      width: of the tokenizer's first stage; window: of its attention; code_width: of its codes.
-      decay, ema: of averages of codes and weights.
-      layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
-      batches: of both stages; steps: at least and at most, of each.
+    sides: of images, that are proposed; grid: tokens a side that are aimed at.
+    width: of the tokenizer's first stage; window: of its attention; code_width: of its codes.
+    decay, ema: of averages of codes and weights.
+    layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
+    batches: of both stages; steps: at least and at most, of each.
     checkpoint_every: some minutes of work; those of an accelerator's models take hundreds of MB.
     """
 
