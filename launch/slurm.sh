@@ -37,7 +37,9 @@ case $* in *gs://*) export EVQGAN_PACKAGES="${EVQGAN_PACKAGES-gcsfs}" ;; esac # 
 environment requirements.txt # once, on the first node
 check_flags tree "$@"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" EVQGAN_DISTRIBUTED=1
-say "${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node}: srun $python -m evqgan.main $*"
+take_device
+where="${SLURM_JOB_NODELIST:-this node}${JAX_PLATFORMS:+, JAX_PLATFORMS=$JAX_PLATFORMS}"
+say "${SLURM_NTASKS:-1} tasks on $where: srun $python -m evqgan.main $*"
 command=("$python" -P -m evqgan.main "$@")
 # Slurm 22.05 to 23.02 have srun take the CPUs of a task from its own flags alone.
 start=(srun ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1)

@@ -260,6 +260,8 @@ def test_slurm_starts_one_process_a_task(tmp_path):
         *("exec", "srun", "--kill-on-bad-exit=1", "--label"),
         *(python, "-P", "-m", "evqgan.main", *FLAGS),
     ]
+    said = slurm.run("launch/slurm.sh", "--dry_run", *FLAGS, EVQGAN_JAX="cuda13", **settings).stderr
+    assert f"1 tasks on this node, JAX_PLATFORMS=cuda,cpu: srun {python} -m" in said
     settings["SLURM_CPUS_PER_TASK"] = "8"  # which srun of Slurm 22.05 to 23.02 does not take itself
     for logs in ([], ["--logs=logs"]):
         done = slurm.run("launch/slurm.sh", "--dry_run", *logs, *FLAGS, **settings)

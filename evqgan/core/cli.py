@@ -285,7 +285,7 @@ def start_jax(several: bool = False) -> None:
     import jax
     from PIL import Image
 
-    from evqgan.core import jax_settings
+    from evqgan.core import jax_settings, platforms
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
@@ -307,6 +307,7 @@ def start_jax(several: bool = False) -> None:
         raise InputError(
             f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}"
         ) from error
+    platforms.require()
     jax_settings.require()
 
 
