@@ -252,7 +252,8 @@ def report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {reason}", file=sys.stderr)
-    return 1 if lost or too_large or isinstance(error, NonFinite | DoesNotFit) else 2
+    went_wrong = lost or too_large or stores.is_outage(error)
+    return 1 if went_wrong or isinstance(error, NonFinite | DoesNotFit) else 2
 
 
 def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
