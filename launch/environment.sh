@@ -131,9 +131,9 @@ is_quickstart() {
 }
 
 # check_flags commit|tree ARGUMENTS...: fails unless these are flags of the program in what will run, see `check_config`,
-# and keys of its config, whose batch can be split over `devices`, if that is set, and whose data are by no relative path
-# where there are several `hosts`, or `fresh` says that nothing is there: launch/check_flags.py. It needs the
-# environment of launch/local.sh, and without it says so.
+# and keys of its config, whose batch can be split over `devices`, if that is set, whose data and weights are by no
+# relative path where there are several `hosts`, or `fresh` says that nothing is there, and are then named at all:
+# launch/check_flags.py. It needs the environment of launch/local.sh, and without it says so.
 check_flags() {
   local where=$1 code=$root place=$PWD python=${EVQGAN_VENV:-$root/.venv}/bin/python said status=0 about=()
   shift
@@ -150,6 +150,7 @@ check_flags() {
   fi
   [ "$where" = commit ] || about+=(--here)
   [ "${hosts:-1}" -le 1 ] && [ -z "${fresh:-}" ] || about+=(--elsewhere) # as `check_folders` of launch/tpu.sh
+  [ -z "${fresh:-}" ] || about+=(--fresh)
   [ -z "${devices:-}" ] || about+=(--devices="$devices")
   said=$(cd "$place" && PYTHONPATH=$code "$python" -P "$code/launch/check_flags.py" ${about[@]+"${about[@]}"} -- "$@" 2>&1 >/dev/null) || status=$?
   [ "$code" = "$root" ] || rm -rf "$code"
