@@ -1,10 +1,13 @@
 """What the experiments share. A config file holds only how it differs from these.
 
-Hours in the heads of the tokenizers' configs are estimates, nothing was timed: images x TFLOP an
-image / (devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss.
-Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 15 % of a v5e, by its compiler's
-estimate for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with
-L2 and LPIPS, docs/results.md). With one or two images a device it is less.
+Hours in the heads of full-size configs are estimates, nothing was timed: images x TFLOP an image /
+(devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss. Peaks in
+bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU of tokenizers, and of encoding images for a
+generator, which stored ids save (config.dataset.codes): 15 % of a v5e, by its compiler's estimate
+for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with L2 and
+LPIPS, docs/results.md). Of generators: 41 % of a v5e, with :512 28 and with :1024 21 %
+(docs/fits.md), and 28 % of an H100, 24 with :512 and :1024, which take a block at a time (an H200,
+docs/results.md). With one or two images a device it is less.
 """
 
 from collections.abc import Collection

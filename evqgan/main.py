@@ -80,12 +80,14 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
     keys: those of the config that were given, "--config.KEY=VALUE".
     """
     from evqgan import next_steps, quickstart
-    from evqgan.core import processes
+    from evqgan.core import platforms, processes, progress
     from evqgan.own_images import config as own_images
     from evqgan.training import loop, workdir_check
 
     stores.require_bucket(workdir)
     workdir_check.check(workdir, config.stage == "quickstart")
+    if (line := platforms.unused()) and processes.this()[0] == 0:
+        progress.warn(line)
     command = (
         quickstart_record.Command(flags.config, ())
         if flags.config

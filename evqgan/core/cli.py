@@ -253,8 +253,8 @@ def report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {reason}", file=sys.stderr)
-    went_wrong = lost or too_large or isinstance(error, NonFinite | DoesNotFit | OutOfMemory)
-    return 1 if went_wrong else 2
+    went_wrong = lost or too_large or stores.is_outage(error)
+    return 1 if went_wrong or isinstance(error, NonFinite | DoesNotFit | OutOfMemory) else 2
 
 
 def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
@@ -287,7 +287,7 @@ def start_jax(several: bool = False) -> None:
     import jax
     from PIL import Image
 
-    from evqgan.core import jax_settings
+    from evqgan.core import jax_settings, platforms
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
@@ -309,6 +309,7 @@ def start_jax(several: bool = False) -> None:
         raise InputError(
             f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}"
         ) from error
+    platforms.require()
     jax_settings.require()
 
 
