@@ -1,10 +1,13 @@
 """What the experiments share. A config file holds only how it differs from these.
 
-Hours in the heads of the tokenizers' configs are estimates, nothing was timed: images x TFLOP an
-image / (devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss.
-Peaks in bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU: 15 % of a v5e, by its compiler's
-estimate for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with
-L2 and LPIPS, docs/results.md). With one or two images a device it is less.
+Hours in the heads of full-size configs are estimates, nothing was timed: images x TFLOP an image /
+(devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss. Peaks in
+bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU of tokenizers, and of encoding images for a
+generator, which stored ids save (config.dataset.codes): 15 % of a v5e, by its compiler's estimate
+for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with L2 and
+LPIPS, docs/results.md). Of generators: 41 % of a v5e, with :512 28 and with :1024 21 %
+(docs/fits.md), and 28 % of an H100, 24 with :512 and :1024, which take a block at a time (an H200,
+docs/results.md). With one or two images a device it is less.
 """
 
 from collections.abc import Collection
@@ -26,6 +29,7 @@ TOKENIZER_ADAM = {
     "ema": 0.999,
 }
 # MaskGIT's configuration; the first moment as in "Scaling Vision Transformers" (Zhai et al., 2022).
+# Ours: the clipping, and slower averages (MaskGIT: 0.999).
 GENERATOR_ADAM = {
     "learning_rate": 1e-4,
     "b1": 0.9,
@@ -48,7 +52,7 @@ SAMPLER = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "schedule"
 # Revived at a hundredth, a code nobody chooses is dead for 458 steps: after 300, 1.4 % of them were
 # in use.
 EMA = {"name": "ema", "width": 256, "decay": 0.99, "revive": 0.1}
-# VQGAN's split of FFHQ.
+# FFHQ's own division. VQGAN and RQ-VAE divide it otherwise, by lists of names (docs/data.md).
 FACES = {
     "folder": "data/ffhq",
     "label_key": "",
@@ -148,7 +152,7 @@ def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
       batch.
     paper128: 200,000 steps. By that rule the rate would be 5.8e-4; ours is that of ViT-VQGAN, of
       transformers, too, and of MaskGIT, both for batches of 256. Rates are constant but for a
-      warm-up, ours: the paper names neither. All else is as in `stage1` and `with_critic`.
+      warm-up, ours: the paper names neither. All else is as in `full_size`.
     """
     config.batch_size, config.duration = READINGS[reading], f"{epochs} epochs"
     config.eval_every = "1 epoch"
@@ -225,7 +229,7 @@ def as_written(config: ConfigDict) -> ConfigDict:
     That is one joint attention, masks of all tokens and of whole blocks; Eq. 2 over all blocks,
     with one-hot targets: as many supervised tokens an image as ours.
     """
-    config.generator.update({"attention": "joint", "global_tokens": "masked"})
+    config.generator.update({"attention": "joint", "global_tokens": "masked", "class_dropout": 0.0})
     config.loss = {"masks": "paper", "targets": 0, "label_smoothing": 0.0}
     return config
 

@@ -13,7 +13,7 @@ step takes 0.6 s on one busy CPU core, with the critic 1.6 s: the whole is an ho
 a try of 5 steps takes seven minutes the first time: two programs compile, and 221 images are
 evaluated (docs/data.md).
 :f4          f = 4: 16x16 tokens of 1024 codes, as many as the paper has at 256x256. 3,000 steps, in
-             48 minutes: PSNR 23.5 dB, SSIM 0.92, rFD 107. Colours are right, and outlines crisp; a
+             56 minutes: PSNR 23.7 dB, SSIM 0.92, rFD 103. Colours are right, and outlines crisp; a
              generator has four times the tokens to learn (docs/results.md).
 :perceptual  without the critic.
 :l2          L2 alone, without a network.

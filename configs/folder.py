@@ -9,7 +9,7 @@ and can be given instead. These keys are of both stages, and each can be given f
   dataset.folder, dataset.size, ...   which images, and how large
   factor      f: the pixels of a token's side, 4, 8 or 16
   critic      whether the tokenizer learns by a perceptual and an adversarial term, too
-  batch_size, duration, learning_rate, seed
+  batch_size, duration, learning_rate, seed, checkpoint_every
   init        a workdir, an exported model, or the name of one that ships: fine-tune that model
 :tiny  a few steps on generated images.
 Expected: depends on the images.
@@ -32,6 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.critic, config.changed_data = placeholder(bool), placeholder(bool)
     config.duration, config.init = placeholder(str), placeholder(str)
     config.learning_rate, config.seed = placeholder(float), placeholder(int)
+    config.checkpoint_every = placeholder(str)
     config.tokenizer, config.generator = tokenizer(), generator()
     return config
 
@@ -45,7 +46,7 @@ def proposed(config: ConfigDict) -> ConfigDict:
     config.optimizer.ema = placeholder(float)
     config.optimizer.update({"warmup": "5%", "decay": "cosine"})
     config.keep = 2
-    return common.cadence(config, "50 steps", "25%", "250 steps")
+    return common.cadence(config, "50 steps", "25%", placeholder(str))
 
 
 def tokenizer() -> ConfigDict:

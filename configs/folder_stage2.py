@@ -11,7 +11,8 @@ the same folder.
        16x16 tokens, blocks of 8x8, for one GPU; likewise on :gpu64, :gpu128, :gpu256.
 :tiny  a few steps on generated images.
 Expected: depends on the images; not measured yet. Few images are learned by heart: compare
-val/cross_entropy with the training loss, of which the best checkpoint is kept.
+val/cross_entropy with the training loss; the checkpoint where it was lowest is kept, and
+--mode=sample --step=best takes it.
 """
 
 from ml_collections import ConfigDict

@@ -46,8 +46,9 @@ def get_config(variant: str = "") -> ConfigDict:
 def plus(config: ConfigDict) -> ConfigDict:
     """Set the losses of MaskBit's vqgan_plus_10bit.yaml, its critic, and the training of both.
 
-    Ours: the networks, the codebook, and batches of 256 (it has 16 on each GPU, and does not say on
-      how many).
+    Ours: the networks, the codebook, what is shown of an image (it has RandomResizedCrop, of 0.8 to
+      1 of the area and of other shapes, too), and batches of 256 (it has 16 on each GPU, and does
+      not say on how many).
     """
     # Its weight of L2 is 4 for pixels in [0, 1]; squared differences of ours, in [-1, 1], are four
     # times as large.

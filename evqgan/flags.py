@@ -29,6 +29,9 @@ reconstruct  --image=FILE|FOLDER --out=DIR
 evaluate  --metrics=reconstruction,... --out=DIR
                     evaluation.json
 
+All modes but train take --step=N, best or last: which checkpoint of the workdir; best is by the
+number config.best. evaluation.json, PNGs and stored ids say of which step they are.
+
 --compile_only=TOPOLOGY compiles the step of training, the sampler or the prediction of evaluation
 for cpu, gpu, or what need not be there: a TPU (v5e-8, v5e:2x4, v4-8, v6e-8; needs libtpu) or GPUs
 (a100, h100-8, rtx4090; needs jax[cuda13]). It prints memory, FLOPs, an estimate of time, and
@@ -55,6 +58,7 @@ from evqgan.core.cli import (
     DEBUG,
     PATH,
     PLACE,
+    STEP,
     SWITCH,
     TEXT,
     TEXTS,
@@ -103,6 +107,7 @@ FLAGS = (
     Flag("label", TEXT, ("edit",), "the class by number or name"),
     Flag("seed", whole(0, 2**63 - 1), DRAWING, "the random seed (0)"),
     Flag("batch_size", whole(1), AFTER_TRAINING, "images a device at a time"),
+    Flag("step", STEP, AFTER_TRAINING, "which checkpoint: its step, best or last (last)"),
     Flag("preset", PATH, SAMPLING, "a file of the sampler's settings (default: config.sample)"),
     Flag("steps_strip", SWITCH, ("sample",), "also draw how images are filled"),
     Flag("acceptance", number(0.0, 1.0), ("sample",), "the share of candidates to keep (1)"),

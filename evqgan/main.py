@@ -80,12 +80,14 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
     keys: those of the config that were given, "--config.KEY=VALUE".
     """
     from evqgan import next_steps, quickstart
-    from evqgan.core import processes
+    from evqgan.core import platforms, processes, progress
     from evqgan.own_images import config as own_images
     from evqgan.training import loop, workdir_check
 
     stores.require_bucket(workdir)
     workdir_check.check(workdir, config.stage == "quickstart")
+    if (line := platforms.unused()) and processes.this()[0] == 0:
+        progress.warn(line)
     command = (
         quickstart_record.Command(flags.config, ())
         if flags.config
@@ -132,21 +134,23 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
         config = resume_rules.settings(config, workdir)
     out = flags.out and stores.path(flags.out)
     if flags.mode == "sample" and flags.image:
-        mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size)
+        mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size, flags.step)
     elif flags.mode == "encode":
         mode_encode.encode(config, workdir, out, cli.request(mode_encode.EncodeRequest, flags))
     elif flags.mode == "sample":
         mode_sample.sample(config, workdir, out, cli.request(mode_sample.SampleRequest, flags))
         if processes.this()[0] == 0:
-            print(f"next: {next_steps.after_samples(config, workdir, out)}", flush=True)
+            follows = next_steps.after_samples(config, workdir, out, flags.step)
+            print(f"next: {follows}", flush=True)
     elif flags.mode == "edit":
         mode_edit.edit(config, workdir, out, cli.request(mode_edit.EditRequest, flags))
     elif flags.mode == "reconstruct":
         tiles = flags.tiles if flags["tiles"].present else None
-        mode_reconstruct.reconstruct(config, workdir, out, flags.image, flags.batch_size, tiles)
+        given = flags.image, flags.batch_size, tiles, flags.step
+        mode_reconstruct.reconstruct(config, workdir, out, *given)
     else:
         metrics, size = flags.metrics or [], flags.batch_size
-        evaluation.evaluate(config, workdir, out, metrics, size, tokenizer)
+        evaluation.evaluate(config, workdir, out, metrics, size, tokenizer, flags.step)
 
 
 def parse(argv: list[str]) -> tuple[Any, ConfigDict]:

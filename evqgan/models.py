@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import build, checkpoint, exported, exported_weights, kinds
+from evqgan.core import build, checkpoint, chosen_step, exported, exported_weights, kinds
 from evqgan.core.errors import ContractError, InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
@@ -76,14 +76,17 @@ class ImageTokenizer:
         reconstruction, ids, _ = made
         return {"reconstruction": transforms.unscale(reconstruction), "ids": ids}
 
-    def restored(self, workdir: Any) -> tuple[dict, int]:
-        """Return the averaged weights of a tokenizer's workdir, as NumPy arrays, and their step."""
+    def restored(self, workdir: Any, step: int | None = None) -> tuple[dict, int]:
+        """Return the averaged weights of a tokenizer's workdir, as NumPy arrays, and their step.
+
+        step: as of the function `restored`.
+        """
         like = jax.tree.map(
             lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape),
             self.shapes(),
         )
-        state, step = restored(workdir, like)
-        return {"params": state["ema"], "codebook": state["codebook"]}, step
+        state, found = restored(workdir, like, step)
+        return {"params": state["ema"], "codebook": state["codebook"]}, found
 
 
 # A process may load a model several times, as the quickstart does: equal networks are traced once.
@@ -213,15 +216,28 @@ class TokenGenerator:
         return {"codebook": codebook}
 
 
-def check_step(workdir: str | os.PathLike[str], config: Any, step: int | None) -> None:
-    """Raise InputError, before anything is built, unless `restored` can find this step."""
-    if step is not None and not kinds.fits(step, int):
-        raise InputError(f"expected a step that is {kinds.describe(int)}, got {step!r}")
+def find_step(workdir: str | os.PathLike[str], config: Any, step: chosen_step.Step) -> int | None:
+    """Return the `step` of `restored` by which it finds the checkpoint that is meant.
+
+    workdir: of one stage, whose config it is, or an exported model.
+
+    Raises InputError, before anything is built, where there is no such checkpoint.
+    """
+    is_name = isinstance(step, str) and step in chosen_step.NAMES
+    if not (step is None or is_name or kinds.fits(step, int)):
+        expected = f"{kinds.describe(int)}, {' or '.join(map(repr, chosen_step.NAMES))}"
+        raise InputError(f"expected a step that is {expected}, got {step!r}")
     folder = exported.find(workdir)
-    if exported.is_one(folder):
-        exported.check_step(folder, "tokenizer" if config.stage == "stage1" else "generator", step)
-    else:
-        checkpoint.check_step(folder, step)
+    if not exported.is_one(folder):
+        return chosen_step.number_of(folder, step)
+    if step == "best":
+        raise InputError(
+            f"{folder} is an exported model, which holds one checkpoint alone: leave step out"
+        )
+    number = None if step == "last" else step
+    part = "tokenizer" if config.stage == "stage1" else "generator"
+    exported.check_step(folder, part, number)
+    return number
 
 
 def restored(

@@ -76,14 +76,20 @@ def after_both(file: str, config: ConfigDict, workdir: pathlib.Path, keys: Seque
     return f"see {place}/edits.png; more samples: {more}; {what}: {own}"
 
 
-def after_samples(config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None) -> str:
-    """Return what to look at, and what can be done next, once there are samples in `out`."""
+def after_samples(
+    config: ConfigDict, workdir: pathlib.Path, out: pathlib.Path | None, step: Any = None
+) -> str:
+    """Return what to look at, and what can be done next, once there are samples in `out`.
+
+    step: of the checkpoint, as it was given.
+    """
+    at = "" if step is None else f" --step={step}"
     place, there = shlex.quote(str(workdir)), out or exported.results(workdir) / "samples"
     label = " --label=CLASS" if config.generator.get("classes", 0) else ""
     fills = build.module("generators", config.generator.name, "config.generator.name").TRAITS.fills
     where = "--box=LEFT,TOP,RIGHT,BOTTOM" if fills == "any" else "--outpaint=0,0,0,BOTTOM"
-    edit = f"--mode=edit --workdir={place} --image=PICTURE {where}{label}"
+    edit = f"--mode=edit --workdir={place}{at} --image=PICTURE {where}{label}"
     measured = out or exported.is_one(exported.find(workdir))  # whose data may not be here
-    numbers = "" if measured else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}"
+    numbers = "" if measured else f"; numbers: {PROGRAM} --mode=evaluate --workdir={place}{at}"
     grid = shlex.quote(str(there / "grid.png"))
     return f"see {grid}{numbers}; edits: {PROGRAM} {edit}"

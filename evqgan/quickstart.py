@@ -15,7 +15,7 @@ from evqgan.core.kinds import Positive
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 from evqgan.evals import finished
-from evqgan.inference import evaluation, mode_sample
+from evqgan.inference import evaluation, grids, mode_sample
 from evqgan.inference.editing import GREY
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
@@ -242,7 +242,7 @@ def edits(model: Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     following = [(k + 1) % model.classes for k in own] if model.classes else own
 
     called = model.class_names or [str(k) for k in range(model.classes)]
-    names = [cut(called[k], mode_sample.LETTERS) for k in following if model.classes]
+    names = [cut(called[k], grids.LETTERS) for k in following if model.classes]
     as_classes = f" as {', '.join(names)}" if names else ""
     centre, box, lower = (np.zeros(model.size, bool) for _ in range(3))
     centre[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = True

@@ -1,25 +1,38 @@
 """Say what is wrong with a command line of evqgan.main, before machines for it are asked for.
 
-python -m launch.check_flags [--here] [--elsewhere] [--devices=N] -- [flags of evqgan.main]
+python -m launch.check_flags [--here] [--elsewhere] [--fresh] [--devices=N] -- [its flags]
 
 Exit code 2 and a line for a flag, its value or its mode, a config that cannot be read, a key that
-it does not have, a batch that cannot be split over so many devices, and with --elsewhere for data
-of the config by a relative path; else 0. What may be on the machines alone is left to the program:
-a workdir, a preset, and, unless it runs --here, a config by a path from / on.
+it does not have, a batch that cannot be split over so many devices; with --elsewhere for data and
+weights of the config by a relative path; with --fresh for those that training needs and that the
+config names no place of; else 0. What may be on the machines alone is left to the program: a
+workdir, a preset, and, unless it runs --here, a config by a path from / on.
 """
 
-import os
 import sys
 from typing import Any
 
 from evqgan import main as program
-from evqgan.core import build, cli, config_files, stores
+from evqgan.core import build, cli, config_files, exported, hub, public, stores, weights
 from evqgan.core.cli import SWITCH, Flag, whole
 from evqgan.core.errors import InputError
+from evqgan.data import named
 
+# Keys that may be paths of what a run reads, and which of them may be names of models.
+MODELS = ("tokenizer.weights", "init")
+PATHS = (
+    "dataset.folder",
+    "dataset.data_dir",
+    "dataset.codes",
+    "perceptual.weights",
+    "adversarial.weights",
+    *MODELS,
+)
+PLACELESS = (None, "", *public.NAMES)  # of a model: nothing, or what a machine's own cache holds
 FLAGS = (
     Flag("here", SWITCH, (), "the program runs on this machine, or one with the same files"),
     Flag("elsewhere", SWITCH, (), "the program runs on machines that have no data of this one"),
+    Flag("fresh", SWITCH, (), "these machines are new: nothing was prepared on them"),
     Flag("devices", whole(1), (), "how many devices it will have, all processes together"),
 )
 
@@ -35,25 +48,84 @@ def run(argv: list[str]) -> None:
         return
     config = config_files.read_file(flags.config)
     config_files.override(config, keys)
-    if own.elsewhere:
-        check_data(config, flags.config)
     if own.devices and flags.mode == "train":
         check_batches(config, own.devices)
+    if own.elsewhere:
+        check_paths(config, flags.config)
+    if own.fresh and flags.mode == "train" and config.stage != "quickstart":
+        check_given(config, flags.config)
 
 
-def check_data(config: Any, file: str) -> None:
-    """Raise InputError for data of a config, or of one of its stages, by a relative path."""
-    for name in ("", "tokenizer", "generator"):
-        part = config.get(name, {}) if name else config
-        for key in ("folder", "data_dir", "codes"):
-            path = part.get("dataset", {}).get(key, "")
-            if path and not (stores.is_remote(path) or os.path.isabs(path)):
-                where = ".".join(filter(None, ["config", name, "dataset", key]))
-                raise InputError(
-                    f"no worker has {path}, which is {where} of {file}, relative to where it "
-                    "runs: put its images into a bucket by launch/prepare_data.sh, or give "
+def check_paths(config: Any, file: str) -> None:
+    """Raise InputError for data or weights of a config, or of its stages, by a relative path.
+
+    A name is no path: of a model that ships, is public or of the Hub, or "random".
+    """
+    for name in ("", "tokenizer", "generator") if config.stage == "quickstart" else ("",):
+        part = config[name] if name else config
+        for key in PATHS:
+            *sections, last = key.split(".")
+            path = part
+            for section in [*sections, last]:
+                path = path.get(section) if hasattr(path, "get") else None
+            if not isinstance(path, str) or is_elsewhere(path) or (key in MODELS and is_name(path)):
+                continue
+            where = ".".join(filter(None, ["config", name, key]))
+            instead = f"give --{where}=gs://BUCKET/DIR, or /PATH that all workers have"
+            if sections == ["dataset"]:
+                instead = (
+                    "put its images into a bucket by launch/prepare_data.sh, or give "
                     f"--{where}=/PATH that all workers have"
                 )
+            raise InputError(
+                f"no worker has {path}, which is {where} of {file}, relative to where it runs: "
+                f"{instead}"
+            )
+
+
+def is_elsewhere(path: str) -> bool:
+    """Return whether a path, "" or "random" among them, may be right on another machine."""
+    return path in ("", "random") or stores.is_remote(path) or path.startswith(("/", "~"))
+
+
+def is_name(path: str) -> bool:
+    """Return whether what is given as a workdir names a model, and may do so elsewhere."""
+    return path in exported.names() or path in public.NAMES or hub.is_named(path)
+
+
+def check_given(config: Any, file: str) -> None:
+    """Raise InputError for what a config of one stage needs to train and new machines have not.
+
+    That is a data set that does not come with the code, the tokenizer of a generator, frozen
+    networks of a tokenizer's loss, and public models, which are converted on each machine.
+    """
+    data = config.dataset
+    name = data.get("name") or "generated"
+    comes_along = name == "generated" or named.is_ours(name)
+    if not (comes_along or data.get("codes") or data.get("data_dir")):
+        missing(f"the data set {name}", file, "dataset.data_dir", "data")
+    if config.get("init") in public.NAMES:
+        missing(f"the model {config.init}", file, "init", config.init)
+    if config.stage == "stage2" and (given := config.tokenizer.get("weights")) in PLACELESS:
+        what = f"the tokenizer {given}" if given else "its tokenizer"
+        missing(what, file, "tokenizer.weights", given or "stage1")
+    if config.stage != "stage1":
+        return
+    from evqgan.training import stage1
+
+    for networks in stage1.frozen_networks(config).values():
+        absent = [x for x in networks.names.values() if not weights.is_shipped(x)]
+        if absent and not networks.folder:
+            what = f"the weights of {' and '.join(absent)}"
+            missing(what, file, networks.key.removeprefix("config."), "weights")
+
+
+def missing(what: str, file: str, key: str, folder: str) -> None:
+    """Raise InputError for `what`, which a key of the config would name."""
+    raise InputError(
+        f"no new machine has {what}, and {file} names no place for that: put it into a bucket, and "
+        f"give --config.{key}=gs://BUCKET/{folder} (docs/training.md, Data and weights of a pod)"
+    )
 
 
 def check_batches(config: Any, devices: int) -> None:

@@ -2,6 +2,7 @@
 # Sourced by the launch scripts, which set `root`: environment FILE... makes what they need and sets `python`.
 #   EVQGAN_VENV     DIR: keep the environment there instead of .venv; none: use the current one and install nothing
 #   EVQGAN_JAX      cpu, cuda12, cuda13 or tpu: the build of JAX; without it, what nvidia-smi says the machine has
+#   JAX_PLATFORMS   what JAX takes; without it, the device of that build, without which the program ends with a line
 #   EVQGAN_PACKAGES what pip is to install besides, such as "gcsfs", which is there anyway where a flag names gs://
 #   EVQGAN_DRY_RUN  1, or the flag --dry_run of every script: print the commands instead of running them
 #   EVQGAN_WAIT     seconds: how long the scripts for clusters wait wherever they wait (by default 10 s to an hour)
@@ -130,9 +131,9 @@ is_quickstart() {
 }
 
 # check_flags commit|tree ARGUMENTS...: fails unless these are flags of the program in what will run, see `check_config`,
-# and keys of its config, whose batch can be split over `devices`, if that is set, and whose data are by no relative path
-# where there are several `hosts`, or `fresh` says that nothing is there: launch/check_flags.py. It needs the
-# environment of launch/local.sh, and without it says so.
+# and keys of its config, whose batch can be split over `devices`, if that is set, whose data and weights are by no
+# relative path where there are several `hosts`, or `fresh` says that nothing is there, and are then named at all:
+# launch/check_flags.py. It needs the environment of launch/local.sh, and without it says so.
 check_flags() {
   local where=$1 code=$root place=$PWD python=${EVQGAN_VENV:-$root/.venv}/bin/python said status=0 about=()
   shift
@@ -149,6 +150,7 @@ check_flags() {
   fi
   [ "$where" = commit ] || about+=(--here)
   [ "${hosts:-1}" -le 1 ] && [ -z "${fresh:-}" ] || about+=(--elsewhere) # as `check_folders` of launch/tpu.sh
+  [ -z "${fresh:-}" ] || about+=(--fresh)
   [ -z "${devices:-}" ] || about+=(--devices="$devices")
   said=$(cd "$place" && PYTHONPATH=$code "$python" -P "$code/launch/check_flags.py" ${about[@]+"${about[@]}"} -- "$@" 2>&1 >/dev/null) || status=$?
   [ "$code" = "$root" ] || rm -rf "$code"
@@ -199,12 +201,17 @@ jax_build() {
 # environment FILE...: sets `python`, in an environment that has the packages of these requirement files.
 environment() {
   local venv=${EVQGAN_VENV:-$root/.venv} jax file stamp base want="" packages=() more
+  platforms=
   if [ "$venv" = none ]; then
     current_environment "$@"
     return
   fi
   case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
   jax=$(jax_build) || exit 2
+  case $jax in
+    cuda*) platforms=cuda,cpu ;;
+    tpu) platforms=tpu,cpu ;;
+  esac
   for file in "$@"; do
     want+="${want:+$'\n'}$file $(cksum <"$root/$file") $jax"
     packages+=(-r "$root/$file")
@@ -244,6 +251,10 @@ environment() {
   fi
   exec 9>&-
 }
+
+# take_device: has JAX take the device of the build that `environment` chose, if any, unless the user has set another one:
+# a program that does not find it ends with a line, and does not begin on the CPU.
+take_device() { [ -z "$platforms" ] || export JAX_PLATFORMS="${JAX_PLATFORMS-$platforms}"; }
 
 # The three below are steps of `environment` and read its variables.
 installed() { [ "$(grep -cxF -e "$want" "$stamp" 2>/dev/null)" = "$(wc -l <<<"$want" | tr -d ' ')" ] && recent "$python"; }

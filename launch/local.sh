@@ -22,5 +22,6 @@ export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 if [ "$(command -v python || true)" != "$python" ]; then # what is proposed at the end begins with python
   say "to type python -m evqgan... yourself: export PATH=$(dirname "$python"):\$PATH PYTHONPATH=$root"
 fi
-say "$python -m evqgan.main $*"
+take_device
+say "${JAX_PLATFORMS:+JAX_PLATFORMS=$JAX_PLATFORMS }$python -m evqgan.main $*"
 run exec "$python" -P -m evqgan.main "$@"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on spot capacity: asks for a queued resource, waits for it, runs evqgan.main on all of its workers, and when the
-# machines are taken away asks again and goes on from the last checkpoint, which lies in a bucket. It ends with the
-# program's exit code. Ctrl-C leaves the resource and the program as they are; the same command goes on watching.
+# machines are taken away asks again and goes on from the last checkpoint, which lies in a bucket. So it does, on the same
+# machines, after an exit code 1 (the bucket did not answer, a process was lost) if there are new checkpoints. It ends with
+# the program's exit code. Ctrl-C leaves the resource and the program as they are; the same command goes on watching.
 #   bash launch/queued_resource.sh NAME ZONE --accelerator=v5litepod-16 [flags below]
 #       --config=FILE --workdir=gs://BUCKET/DIR [flags of evqgan.main]
 # Flags
@@ -86,12 +87,18 @@ pause() { # in the background, so that a signal is answered at once
   wait $!
 }
 
+# Whether there are other checkpoints than when this was last asked; not where the bucket does not answer.
+progressed() {
+  local now
+  now=$(checkpoints)
+  if [ -z "$now" ] || [ "$now" = "$before" ]; then return 1; fi
+  before=$now
+}
+
 # again WHY: deletes the resource and waits, longer where there was no progress; fails after too often.
 again() {
-  local now wait
-  now=$(checkpoints)
-  if [ "$now" != "$before" ]; then tries=0; fi
-  before=$now
+  local wait
+  if progressed; then tries=0; fi
   tries=$((tries + 1))
   if [ "$tries" -gt "$recreate" ]; then
     say "error: $name was lost $tries times without a new checkpoint in $workdir, the last time as $1; --recreate=NUMBER is how often it may be"
@@ -144,6 +151,10 @@ while true; do
       run_everywhere "${id:=$(date +%s)-$$}" "$@" || code=$?
       case $code in 0 | 2) finish "$code" ;; esac # 2: something that the user can mend
       if taken_away; then id="" && continue; fi # machines that come back by themselves run nothing
+      if [ "$code" = 1 ] && progressed; then
+        say "exit code 1, and new checkpoints before: starting the program again"
+        id="" && continue
+      fi
       [ "$code" = 255 ] || finish "$code"
       unreached=$((unreached + 1))
       [ "$unreached" -lt "${attempts:-5}" ] || finish "$code"

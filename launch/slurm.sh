@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A Slurm job: one process a GPU, started by srun; JAX finds the other processes through Slurm. The repository and the
-# workdir lie on a file system that all nodes share. A minute and a half before its time is over the job is asked to
-# save; submitted again, it goes on, and so it does by itself when it was preempted. It ends with the program's exit code.
+# A Slurm job: a process a task, started by srun; JAX finds the other processes through Slurm. The tasks of a node share
+# its GPUs: as many tasks as GPUs, or one task for all of them. The repository and the workdir lie on a file system that
+# all nodes share. A minute and a half before its time is over the job is asked to save; submitted again, it goes on, and
+# so it does by itself when it was preempted. It ends with the program's exit code.
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8 launch/slurm.sh --config=FILE --workdir=DIR
 #   bash launch/slurm.sh --dry_run --config=FILE --workdir=DIR     prints the commands
 # Each line of the job's log begins with the number of its task, and srun names the one that failed. With --logs=DIR, a
@@ -36,15 +37,19 @@ case $* in *gs://*) export EVQGAN_PACKAGES="${EVQGAN_PACKAGES-gcsfs}" ;; esac # 
 environment requirements.txt # once, on the first node
 check_flags tree "$@"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" EVQGAN_DISTRIBUTED=1
-say "${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NODELIST:-this node}: srun $python -m evqgan.main $*"
+take_device
+where="${SLURM_JOB_NODELIST:-this node}${JAX_PLATFORMS:+, JAX_PLATFORMS=$JAX_PLATFORMS}"
+say "${SLURM_NTASKS:-1} tasks on $where: srun $python -m evqgan.main $*"
 command=("$python" -P -m evqgan.main "$@")
+# Slurm 22.05 to 23.02 have srun take the CPUs of a task from its own flags alone.
+start=(srun ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1)
 if [ -z "$logs" ]; then
-  run exec srun --label --kill-on-bad-exit=1 "${command[@]}"
+  run exec "${start[@]}" --label "${command[@]}"
   exit
 fi
 run mkdir -p "$logs"
 if [ -n "${EVQGAN_DRY_RUN:-}" ]; then
-  run srun --output="$logs/task_%t.log" --open-mode=append --kill-on-bad-exit=1 "${command[@]}"
+  run "${start[@]}" --output="$logs/task_%t.log" --open-mode=append "${command[@]}"
   exit
 fi
 said=$logs/srun_$SLURM_JOB_ID.log # what srun says, such as "srun: error: node7: task 3: Exited with exit code 2"
@@ -52,7 +57,7 @@ touch "$logs/task_0.log"
 tail -n 0 -f "$logs/task_0.log" &
 trap 'kill "$!" 2>/dev/null || true' EXIT
 code=0
-srun --output="$logs/task_%t.log" --open-mode=append --kill-on-bad-exit=1 "${command[@]}" 2>"$said" || code=$?
+"${start[@]}" --output="$logs/task_%t.log" --open-mode=append "${command[@]}" 2>"$said" || code=$?
 sleep 0.5 # what is left of the log
 cat "$said" >&2
 task=$(sed -n 's/^srun: error: .*: tasks\{0,1\} \([0-9]*\)[^:]*: Exited with exit code [0-9]*$/\1/p' "$said" | head -n 1)

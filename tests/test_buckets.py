@@ -30,7 +30,7 @@ from test_stored_ids import make
 from test_train import config_of, metrics_of, start, state_of
 
 import evqgan
-from evqgan.core import bucket_retries, checkpoint, files, lease, npz, pictures, stores
+from evqgan.core import bucket_retries, checkpoint, cli, files, lease, npz, pictures, stores
 from evqgan.core.errors import InputError
 from evqgan.core.metrics_writer import Writer
 from evqgan.data import named, stored_ids, stored_split
@@ -227,9 +227,10 @@ def test_a_bucket_that_has_answered_is_waited_for(store, impatient, capfd, kind)
 def test_one_that_has_not_answered_yet_or_was_given_up_is_not(store, impatient, monkeypatch, capfd):
     store.fault = lambda method, path: 503
     for _ in range(2):
-        with pytest.raises(InputError, match="cannot write gs://bucket/a.json: status 503"):
+        with pytest.raises(InputError, match="a.json: status 503") as caught:
             files.save_json("gs://bucket/a.json", {"x": 1})
         assert not capfd.readouterr().out
+        assert cli.report(caught.value, debug=False) == 1  # nobody can mend it
         # From here on it is one that had answered.
         store.fault = lambda method, path: None
         files.save_json("gs://bucket/a.json", {"x": 1})
@@ -248,9 +249,9 @@ def test_one_that_has_not_answered_yet_or_was_given_up_is_not(store, impatient, 
 def test_what_is_refused_is_not_waited_for(store, impatient, capfd, code):
     files.save_json("gs://bucket/a.json", {"x": 1})
     store.fault = lambda method, path: code
-    with pytest.raises(InputError, match="gcloud auth"):
+    with pytest.raises(InputError, match="gcloud auth") as caught:
         files.save_json("gs://bucket/a.json", {"x": 2})
-    assert not capfd.readouterr().out
+    assert not capfd.readouterr().out and cli.report(caught.value, debug=False) == 2
 
 
 @pytest.mark.slow
@@ -278,7 +279,7 @@ def test_a_run_goes_on_after_an_outage_and_one_without_end_ends_it_in_a_line(
     store.fault = outage
     with pytest.raises(InputError, match="cannot write .*gs://bucket/run.*503") as caught:
         loop.train(config.copy_and_resolve_references(), GS_RUN)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and cli.report(caught.value, debug=False) == 1
     said = capfd.readouterr().out
     assert "asking again, for 15m00s at most" in said and "step 8/8" in said
     store.fault = lambda method, path: None

@@ -24,7 +24,7 @@ import test_stage2
 from test_train import metrics_of, state_of
 
 from evqgan import main
-from evqgan.core import checkpoint, cli, cluster, mesh, versions
+from evqgan.core import checkpoint, cli, cluster, mesh, slurm, versions
 from evqgan.core.errors import InputError
 from evqgan.data import generated, pipeline
 from evqgan.evals import generation
@@ -390,6 +390,63 @@ def test_the_coordinator_of_one_host_listens_on_loopback_alone(environment, addr
     assert found == (
         {"coordinator_address": address, "coordinator_bind_address": address} if address else {}
     )
+
+
+EIGHT = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+
+
+@pytest.mark.parametrize(
+    "tasks, changes, ids",
+    [
+        ("1", EIGHT, []),
+        ("2,1", {**EIGHT, "SLURM_NODEID": "1", "SLURM_LOCALID": "0"}, []),
+        ("8(x2)", EIGHT, [1]),
+        ("1,2(x3)", {**EIGHT, "SLURM_NODEID": "3"}, [4, 5, 6, 7]),
+        ("2", {"SLURM_GPUS_ON_NODE": "4"}, [2, 3]),
+        # Slurm shows each task its own.
+        ("2", {"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "2"}, []),
+        ("2", {**EIGHT, "SLURM_GPUS_PER_TASK": "8"}, []),
+        ("2", {"CUDA_VISIBLE_DEVICES": "0"}, []),
+        ("2", {}, None),
+        ("2", {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None),
+        ("", EIGHT, None),
+        ("1", {**EIGHT, "JAX_LOCAL_DEVICE_IDS": "3"}, None),
+    ],
+)
+def test_tasks_of_a_node_share_its_gpus(tasks, changes, ids):
+    """By JAX alone a task takes one, though it may be the only task of its node."""
+    environment = {"SLURM_NODEID": "0", "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": tasks}
+    expected = {} if ids is None else {"local_device_ids": ids}
+    assert slurm.gpus(environment | changes) == expected
+
+
+def test_tasks_that_cannot_share_gpus_alike_are_refused():
+    environment = {"SLURM_NODEID": "0", "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "3"}
+    with pytest.raises(InputError, match="3 tasks cannot share the 8 GPUs of their node alike"):
+        slurm.gpus(environment | EIGHT)
+
+
+ONE_TASK = """
+import jax
+from evqgan.core import cluster
+cluster.start()
+print(jax.config.read("jax_cuda_visible_devices"), jax.process_count())
+"""
+
+
+@pytest.mark.parametrize("tasks, ids", [("1", "all"), ("", "0")])
+def test_the_only_task_of_a_node_has_all_its_gpus(tasks, ids):
+    """Where Slurm says how many tasks a node has; otherwise it is as JAX has it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    known = {"JOB_ID": "1", "STEP_NODELIST": "n1", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}
+    known |= {"NODEID": "0", "STEP_TASKS_PER_NODE": tasks}
+    environment = {**os.environ, **{f"SLURM_{name}": x for name, x in known.items()}}
+    environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ONE_TASK]
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, **AS_TEXT, timeout=120)
+    assert done.stdout.splitlines()[-1] == f"{ids} 1", done.stdout
 
 
 GIVEN = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}

@@ -30,6 +30,7 @@ from evqgan.evals.provenance import Measured, Produced
 from evqgan.inference import (
     evaluation,
     evaluation_parts,
+    grids,
     mode_edit,
     mode_inputs,
     mode_reconstruct,
@@ -50,10 +51,10 @@ def loaded_once(monkeypatch):
         monkeypatch.setattr(module, "load", load)
 
 
-def load(workdir, config=None, batch_size=None, models={}):  # noqa: B006 (kept on purpose)
-    key = str(workdir).split("/")[-1], config and config.to_json(), batch_size
+def load(workdir, config=None, step=None, batch_size=None, models={}):  # noqa: B006 (kept on purpose)
+    key = str(workdir).split("/")[-1], config and config.to_json(), step, batch_size
     if key not in models:
-        models[key] = evqgan.load(workdir, config, batch_size=batch_size)
+        models[key] = evqgan.load(workdir, config, step, batch_size)
     model = copy.copy(models[key])
     model.workdir = config_files.of_workdir(workdir)[1]
     return model
@@ -498,27 +499,27 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(
 def test_the_grid_has_a_column_for_each_class_that_fits(monkeypatch):
     names = ("ant", "bee", "c" * 40)
     labels = np.array([2, 0, 2, 2, 0], np.int32)
-    assert mode_sample.grid_columns(labels, names, 32) == {
+    assert grids.columns_of(labels, names, 32) == {
         "c" * 21 + "...": [0, 2, 3],
         "ant": [1, 4],
     }
-    assert mode_sample.grid_columns(labels, None, 32) == {}
-    monkeypatch.setattr(mode_sample, "GRID", 4)
-    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
-    monkeypatch.setattr(mode_sample, "WIDTH", 40)
+    assert grids.columns_of(labels, None, 32) == {}
+    monkeypatch.setattr(grids, "SHOWN", 4)
+    assert grids.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
+    monkeypatch.setattr(grids, "WIDTH", 40)
     # One is shown, however wide.
-    assert mode_sample.grid_columns(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}
-    assert mode_sample.grid_columns(np.arange(3), names, 32) == {"ant": [0]}
+    assert grids.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}
+    assert grids.columns_of(np.arange(3), names, 32) == {"ant": [0]}
 
 
 def test_few_classes_are_no_narrow_strip():
     images = {n: np.full((8, 8, 3), n, np.uint8) for n in range(32)}
     two = {"ant": list(range(0, 32, 2)), "bee": list(range(1, 32, 2))}
-    height, width, _ = mode_sample.grid(images, two).shape
+    height, width, _ = grids.picture(images, two).shape
     # 16 of each in 3 columns and 6 rows, below a line of text
     assert 2 * (3 * 8) < width < 2 * (4 * 10) and 6 * 8 < height < 6 * 10 + 30
     many = {f"{n}": [n] for n in range(32)}
-    assert mode_sample.grid(images, many).shape[0] < 3 * 10
+    assert grids.picture(images, many).shape[0] < 3 * 10
 
 
 def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path, capsys):

@@ -297,6 +297,29 @@ def test_hours_in_the_head_are_those_of_the_formula(name):
             assert float(found) == pytest.approx(expected, rel=0.02, abs=0.06)
 
 
+# MFU of a v5e and of an H100, of generators: of 16x16 tokens, and of more.
+GENERATING = {"512": (0.28, 0.24), "1024": (0.21, 0.24)}
+
+
+@pytest.mark.parametrize("name", ["imagenet_stage2", "ffhq_stage2", "celebahq_stage2"])
+def test_hours_in_the_head_of_a_generator_are_those_of_the_formula(name):
+    head = (ROOT / "configs" / f"{name}.py").read_text().split('"""')[1]
+    number = r" +([\d.]+)"
+    rows = re.findall(rf"^  (\w+){number} M{4 * number}$", head, re.MULTILINE)
+    variants = {variant for config, variant in PARAMETERS if config == name}
+    assert {row[0].replace("default", "") for row in rows} == variants
+    for variant, images, tflop, encoding, *hours in rows:
+        config = load(name, variant.replace("default", ""))
+        examples = EXAMPLES[name.split("_")[0]]
+        steps = to_steps(config.duration, examples, config.batch_size)
+        assert float(images) == pytest.approx(steps * config.batch_size / 1e6, rel=0.02)
+        mfus = GENERATING.get(variant, (0.41, 0.28))
+        for i, (devices, peak, of_tokenizer) in enumerate(((16, 197, 0.15), (8, 990, 0.18))):
+            each = float(tflop) / mfus[i] + float(encoding) / of_tokenizer
+            expected = float(images) * 1e6 * each / (devices * peak) / 3600
+            assert float(hours[i]) == pytest.approx(expected, rel=0.02, abs=0.06)
+
+
 TOKENIZERS = [key for key in PARAMETERS if "stage1" in key[0] or key[0] == "digits_quantizers"]
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from evqgan.core import cli, cluster, exported, limits, space, stores
 from evqgan.core.config_files import read_file
 from evqgan.core.errors import InputError
-from evqgan.data import named
+from evqgan.data import named, pipeline, survey
 from evqgan.data.builders import drawings
 from evqgan.data.dataset import Dataset
 from evqgan.doctor import __main__ as doctor
@@ -408,6 +408,44 @@ def test_a_large_folder_is_looked_at_here_and_there(pictures, monkeypatch):
         datasets.check(dataset)
 
 
+@pytest.mark.parametrize("file", ["folder_stage1.py", "folder.py"])
+def test_every_image_is_decoded_where_that_is_asked_for(quick, capsys, pictures, monkeypatch, file):
+    """One that is broken fails the check, though training would forgive it."""
+    monkeypatch.setattr(survey, "DECODED", 10)
+    asked = [f"--config=configs/{file}", f"--config.dataset.folder={pictures}", "--all"]
+    state, text = examine(capsys, *asked)[1]["data"]
+    assert state == "ok" and "20 images" in text and text.endswith("all decode")
+    data = bytearray((pictures / "07.png").read_bytes())
+    data[len(data) // 2] ^= 1  # in the middle: neither at the head nor at the end
+    (pictures / "07.png").write_bytes(data)
+    assert examine(capsys, *asked[:-1])[1]["data"][0] == "ok"
+    doctor.main(asked)
+    assert "broken: 07.png (" in capsys.readouterr().out
+    fails(capsys, "data", "1 of 20 images are broken, named above: repair or remove", *asked)
+
+
+def test_every_record_is_decoded_and_all_that_are_broken_are_named(capsys, monkeypatch):
+    class Records:
+        class_names = ()
+
+        def __len__(self):
+            return 300
+
+        def __getitem__(self, i):
+            return {"image": b"" if i in (5, 77) else np.zeros((2, 2, 3), np.uint8)}
+
+        def where(self, i):
+            return f"record {i}"
+
+    monkeypatch.setattr(pipeline, "open_split", lambda *given: Records())
+    dataset = Dataset(name="generated", size=32)
+    assert "64 of them were looked at and are whole" in datasets.check(dataset)[0]
+    with pytest.raises(Wrong, match="2 of 300 that were looked at are broken, .* named above: rep"):
+        datasets.check(dataset, every=True)
+    said = capsys.readouterr().out
+    assert "broken: record 5 (" in said and "broken: record 77 (" in said
+
+
 def test_prepared_data_are_looked_at_and_damage_is_told(tmp_path):
     dataset = Dataset(name="digits", size=32, data_dir=str(tmp_path / "tfds"))
     text, classes = datasets.check(dataset)
@@ -540,6 +578,7 @@ def test_two_processes_compare_themselves_and_the_first_one_speaks(tmp_path):
         (["nope"], "expected flags as --name=value, got 'nope'"),
         (["--config.seed", "1", "nope"], "expected flags as --name=value, got 'nope'"),
         (["--config.seed=1"], "needs --config=FILE or --workdir=DIR"),
+        (["--all"], "--all needs --config=FILE or --workdir=DIR"),
     ],
 )
 def test_a_wrong_flag_is_one_line(capsys, arguments, message):

@@ -88,6 +88,14 @@ def test_r1_of_a_linear_critic_is_its_squared_weights():
     np.testing.assert_allclose(value, 9 * jnp.sum(weights**2), rtol=1e-5)
 
 
+def test_r1_of_images_around_0_is_a_quarter_of_that_from_0_to_1():
+    """A critic that was given [0, 1] needs four times the weight on images in [-1, 1]."""
+    image = jax.random.uniform(jax.random.key(0), (3, 4, 4, 3))
+    critic = lambda x: jnp.sum(jnp.sin(3 * x) * x, (1, 2, 3))  # noqa: E731
+    ours = gan.r1(lambda x: critic((x + 1) / 2), 2 * image - 1)
+    np.testing.assert_allclose(4 * ours, gan.r1(critic, image), rtol=1e-5)
+
+
 def test_r1_is_a_mean_over_images_and_trains_the_critic():
     image = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
 

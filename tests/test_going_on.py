@@ -137,6 +137,11 @@ def test_advice_is_found():
     ] == "eval_batch_size" and "optimizer.accumulate" in advised(errors.LESS_MEMORY)
 
 
+def test_a_full_memory_tells_what_gives_more_of_a_gpu():
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION=0.9" in errors.out_of_memory("no room")
+    assert "\n" not in errors.out_of_memory()
+
+
 @pytest.mark.parametrize("stage, key, value", CHANGES)
 def test_what_changes_no_learning_may_change(stage, key, value, tmp_path):
     config = config_of(stage)

@@ -147,11 +147,22 @@ def test_the_build_of_jax_follows_the_machine(machine, gpu, asked, build):
         "nvidia-smi",
         f"#!/usr/bin/env bash\necho '{gpu}'\n" if gpu else "#!/usr/bin/env bash\nexit 9\n",
     )
-    _, install, _ = commands(machine.run("launch/local.sh", EVQGAN_DRY_RUN="1", EVQGAN_JAX=asked))
+    done = machine.run("launch/local.sh", EVQGAN_DRY_RUN="1", EVQGAN_JAX=asked)
+    _, install, _ = commands(done)
+    platforms = f"JAX_PLATFORMS={build.rstrip('123')},cpu " if build else ""
+    assert f"evqgan: {platforms}{machine.repository}/.venv/bin/python -m evqgan.main" in done.stderr
     pin = re.search("^jax==(.*)$", (ROOT / "requirements.txt").read_text(), re.M)[1]
     assert [word for word in install if word.startswith("jax[")] == (
         [f"jax[{build}]=={pin}"] if build else []
     )
+
+
+@pytest.mark.parametrize("own", ["", "cpu", "cuda"])
+def test_what_a_user_has_set_for_jax_stays(machine, own):
+    settings = {"EVQGAN_DRY_RUN": "1", "EVQGAN_JAX": "cuda13", "JAX_PLATFORMS": own}
+    said = machine.run("launch/local.sh", **settings).stderr
+    shown = f"JAX_PLATFORMS={own} " if own else ""
+    assert f"evqgan: {shown}{machine.repository}/.venv/bin/python -m evqgan.main" in said
 
 
 def test_what_cannot_be_used_is_one_line(machine):

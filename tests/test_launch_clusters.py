@@ -257,9 +257,15 @@ def test_slurm_starts_one_process_a_task(tmp_path):
     *_, last = commands(slurm.run("launch/slurm.sh", "--dry_run", *FLAGS, **settings))
     python = f"{slurm.repository}/.venv/bin/python"
     assert last == [
-        *("exec", "srun", "--label", "--kill-on-bad-exit=1"),
+        *("exec", "srun", "--kill-on-bad-exit=1", "--label"),
         *(python, "-P", "-m", "evqgan.main", *FLAGS),
     ]
+    said = slurm.run("launch/slurm.sh", "--dry_run", *FLAGS, EVQGAN_JAX="cuda13", **settings).stderr
+    assert f"1 tasks on this node, JAX_PLATFORMS=cuda,cpu: srun {python} -m" in said
+    settings["SLURM_CPUS_PER_TASK"] = "8"  # which srun of Slurm 22.05 to 23.02 does not take itself
+    for logs in ([], ["--logs=logs"]):
+        done = slurm.run("launch/slurm.sh", "--dry_run", *logs, *FLAGS, **settings)
+        assert "--cpus-per-task=8" in commands(done)[-1]
     assert "in the repository" in one_error(slurm.run("launch/slurm.sh", SLURM_SUBMIT_DIR="/"))
     assert "expected to run in a job" in one_error(slurm.run("launch/slurm.sh", *FLAGS, **settings))
     assert "got no flags" in one_error(slurm.run("launch/slurm.sh", **settings))

@@ -269,7 +269,7 @@ def test_each_kind_of_tpu_has_its_devices(cloud):
     """JAX takes a core of v2 and v3 for a device, and a chip of all others."""
     cloud.add_program()
     cloud.commit()
-    asked = [NAME, ZONE, "--dry_run", "--config=imagenet_stage1", "--workdir=gs://bucket/run"]
+    asked = [NAME, ZONE, "--dry_run", "--config=imagenet_stage1:tiny", "--workdir=gs://bucket/run"]
     for kind, devices, hosts in (("v3-32", 32, 4), ("v4-32", 16, 4), ("v5e-8", 8, 1)):
         flags = [*asked, f"--accelerator={kind}"]
         done = cloud.launch(*flags, f"--config.batch_size={devices}")
@@ -289,11 +289,23 @@ def test_data_that_only_a_config_names_are_refused_where_no_worker_has_them(clou
     message = one_error(cloud.launch(NAME, ZONE, *flags))
     assert "no worker has data/ffhq, which is config.dataset.folder of ffhq_stage1" in message
     assert not cloud.asked("create") and not cloud.asked("scp")
-    for named in ("--config.dataset.folder=/mnt/ffhq", "--config.dataset.name=celeb_a_hq"):
-        done = cloud.launch(NAME, ZONE, *flags, named, "--dry_run")
+    weights = [f"--config.{x}.weights=gs://bucket/weights" for x in ("perceptual", "adversarial")]
+    celebahq = ["--config.dataset.name=celeb_a_hq", "--config.dataset.data_dir=gs://bucket/data"]
+    for named in (["--config.dataset.folder=/mnt/ffhq"], celebahq):
+        done = cloud.launch(NAME, ZONE, *flags, *weights, *named, "--dry_run")
         assert done.returncode == 0, done.stderr
     message = one_error(cloud.launch(NAME, ZONE, *flags, script="queued_resource"))
     assert "no worker has data/ffhq" in message
+
+
+def test_a_run_that_lacks_data_or_weights_creates_no_machine(cloud):
+    cloud.add_program()
+    cloud.commit()
+    (cloud.cloud / "vm").unlink()
+    flags = ["--config=imagenet_stage1", "--workdir=gs://bucket/run", "--accelerator=v5e-8"]
+    message = one_error(cloud.launch(NAME, ZONE, *flags))
+    assert "no new machine has the data set imagenet2012, and imagenet_stage1 names no" in message
+    assert not cloud.asked("create") and not cloud.asked("scp")
 
 
 @pytest.mark.parametrize(
@@ -581,6 +593,24 @@ def test_an_error_of_the_program_itself_is_returned(queue, code):
     done = queue.launch(*QUEUED, script="queued_resource")
     assert done.returncode == code and len(queue.runs()) == 1 and not queue.asked("delete")
     assert f"worker 0 failed first, with exit code {code}: error: a misspelt key" in done.stderr
+
+
+# Exit code 1 in each run until the run LAST; each makes a checkpoint if PROGRESS.
+BROKEN = """
+runs=$(grep -c evqgan.main "$CALLS")
+[ $runs -le LAST ] || exit 0
+[ PROGRESS = no ] || { mkdir -p "$CLOUD/bucket"; touch "$CLOUD/bucket/$runs"; }
+echo error: the bucket does not answer
+exit 1
+"""
+
+
+@pytest.mark.parametrize("progress, runs, code", [("yes", 3, 0), ("no", 1, 1)])
+def test_a_run_that_went_wrong_goes_on_if_it_had_new_checkpoints(queue, progress, runs, code):
+    queue.program(BROKEN.replace("LAST", "2").replace("PROGRESS", progress))
+    done = queue.launch(*QUEUED, script="queued_resource")
+    assert done.returncode == code and len(queue.runs()) == runs, done.stderr
+    assert len(queue.asked("create")) == 1 and not queue.asked("delete")
 
 
 def test_machines_that_vanish_under_an_active_resource_are_asked_for_again(queue):

@@ -468,13 +468,13 @@ def test_each_mode_gets_its_flags(runs, capsys, mode, args, request_of):
 def test_modes_of_few_flags_get_these(runs, capsys):
     at = f"--workdir={workdirs.trained()}"
     assert call(capsys, at, "--mode=evaluate", "--metrics=generation,samples") == (0, [])
-    assert call(capsys, at, "--mode=evaluate", "--batch_size=4") == (0, [])
+    assert call(capsys, at, "--mode=evaluate", "--batch_size=4", "--step=best") == (0, [])
     assert call(capsys, at, "--mode=reconstruct", "--image=~/x", "--out=o") == (0, [])
     home, out = os.path.expanduser("~/x"), pathlib.Path("o")
     assert [(name, *args[2:]) for name, *args in runs] == [
-        ("evaluate", None, ["generation", "samples"], None, None),
-        ("evaluate", None, [], 4, None),
-        ("reconstruct", out, home, None, None),
+        ("evaluate", None, ["generation", "samples"], None, None, None),
+        ("evaluate", None, [], 4, None, "best"),
+        ("reconstruct", out, home, None, None, None),
     ]
 
 
@@ -489,7 +489,7 @@ def test_keys_of_a_quickstarts_tokenizer_reach_its_evaluation(runs, capsys, tmp_
     key = "--config.tokenizer.evals.reconstruction.features=pixels"
     args = [f"--config={file}", f"--workdir={place}", "--mode=evaluate", key]
     assert call(capsys, *args) == (0, [])
-    ((_, config, *_, tokenizer),) = runs
+    ((_, config, *_, tokenizer, _),) = runs
     assert config.stage == "stage2" and tokenizer.evals.reconstruction.features == "pixels"
 
 

@@ -27,7 +27,8 @@ from evqgan.own_images.proposal import Asked, Device
 from evqgan.training import initial_state, stage1, stage2
 
 CPU = Device("CPU", False, 16 * GIB)
-GPU = {gib: Device("H100", True, gib * GIB) for gib in (8, 24, 80)}
+# GiB of a GPU, of which JAX leaves three quarters to programs.
+GPU = {gib: Device("H100", True, 0.75 * gib * GIB) for gib in (8, 16, 24, 80)}
 
 # (images, shorter side of a tenth, device): (size, tokens a side, codes, layers, batches, steps)
 PROPOSED = [
@@ -39,8 +40,10 @@ PROPOSED = [
     ((20_000, 64, CPU), (64, 8, 512, 4, (16, 32), (4_000, 6_000))),
     ((300, 300, GPU[80]), (128, 16, 512, 6, (32, 64), (3_000, 2_000))),
     ((2_000, 300, GPU[80]), (256, 16, 512, 12, (32, 64), (12_500, 6_300))),
-    ((2_000, 300, GPU[24]), (256, 16, 512, 12, (16, 32), (25_000, 12_500))),
-    ((2_000, 300, GPU[8]), (64, 16, 512, 12, (32, 64), (12_500, 6_300))),
+    ((2_000, 300, GPU[24]), (256, 16, 512, 12, (16, 64), (25_000, 6_300))),
+    ((2_000, 300, GPU[16]), (256, 16, 512, 12, (16, 32), (25_000, 12_500))),
+    ((2_000, 300, GPU[8]), (128, 16, 512, 12, (16, 16), (25_000, 25_000))),
+    ((300, 300, GPU[8]), (128, 16, 512, 6, (16, 64), (3_800, 2_000))),
     ((50_000, 100, GPU[80]), (64, 16, 1024, 12, (32, 64), (60_000, 60_000))),
 ]
 
@@ -61,6 +64,8 @@ def test_proposals_are_those_of_the_table(given, expected):
     )
     assert size // factor % second["generator.window"] == 0 and len(made.reasons) == 4
     assert all(reason and "\n" not in reason for reason in made.reasons)
+    often = "2000 steps" if given[-1].accelerator else "250 steps"
+    assert [part["checkpoint_every"] for part in (first, second)] == [often] * 2
 
 
 def test_what_is_asked_decides_what_hangs_on_it():
@@ -69,10 +74,25 @@ def test_what_is_asked_decides_what_hangs_on_it():
     assert "as given" in made.reasons[0] and not made.critic
     assert proposal.propose(300, 300, CPU, Asked(critic=True)).critic
     assert proposal.propose(300, 300, GPU[80], Asked(), has=True).critic
-    assert "efficientnet_lite0 --package" in proposal.propose(9, 9, GPU[8], Asked()).reasons[-1]
+    lost = proposal.propose(9, 9, GPU[8], Asked()).reasons[-1]
+    assert "will be soft, for good" in lost and "efficientnet_lite0 --package" in lost
+    assert "config.critic=True and another --workdir" in lost
     assert proposal.propose(300, 300, CPU, Asked(), grid=16).generator["generator.extend"] == 2
     four = Device("T4", True, 80 * GIB, 4)
     assert proposal.propose(9, 300, four, Asked()).tokenizer["batch_size"] % 4 == 0
+
+
+def test_memory_is_that_which_programs_may_take_and_decides_batches_of_each_size():
+    def batches(gib, *asked):
+        made = proposal.propose(20_000, 300, GPU[gib], Asked(*asked))
+        return made.tokenizer["batch_size"], made.generator["batch_size"]
+
+    assert batches(24, 256) == batches(24) == (16, 64)
+    assert batches(24, 512) == (4, 16)  # 32 tokens a side of 16 pixels
+    assert batches(80, 512) == (16, 32)
+    assert batches(80, 64, 4) == (32, 64)
+    said = proposal.propose(20_000, 600, GPU[8], Asked()).reasons[0]
+    assert said.startswith("size 128: as the 6 GiB that programs may take allow")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +179,23 @@ def test_a_run_goes_on_as_it_was_proposed_whatever_the_folder_holds_now(
         completed("factor=4")
     with pytest.raises(TypeError):  # the folder is looked through again
         completed("changed_data=True")
+
+
+def test_how_often_it_saves_is_for_both_or_for_one_and_older_plans_do_not_say_it(
+    completed, tmp_path
+):
+    def often(config):
+        return [config[part].checkpoint_every for part in own.PARTS]
+
+    assert often(completed()) == ["250 steps"] * 2
+    keys = "checkpoint_every=90 steps", "generator.checkpoint_every=7 steps"
+    assert often(completed(*keys)) == ["90 steps", "7 steps"]  # of a run that goes on
+    file = tmp_path / "run" / "plan.json"
+    plan = json.loads(file.read_text())
+    for part in own.PARTS:
+        del plan[part]["checkpoint_every"]
+    file.write_text(json.dumps(plan))
+    assert often(completed()) == ["250 steps"] * 2
 
 
 def test_a_longer_duration_is_of_both_until_the_generator_knows_the_codes(completed, tmp_path):

@@ -1,5 +1,6 @@
 """Lines that say how far work is: rates without pauses and compilation, and the time left."""
 
+import re
 import time
 
 import pytest
@@ -65,6 +66,11 @@ def test_a_heartbeat_says_how_far_the_body_is_and_two_speak_as_one(monkeypatch):
         at(10, 10)
         time.sleep(0.6)
     assert said == ["still measuring, 0s, 10/10  ETA 0s"]
+    said.clear()
+    with heartbeat("reading", said.append, unit="images") as at:
+        at(10, 10)
+        time.sleep(0.6)
+    assert re.fullmatch(r"still reading, \d+s, 10/10  [\d.,e+]+ images/s  ETA 0s", said[0])
     said.clear()
     with heartbeat("evaluating", said.append):
         for _ in range(2):  # each too short to be heard of by itself

@@ -27,6 +27,8 @@ from evqgan.core.errors import InputError
 from evqgan.inference import devices, images, masks, rejection, tiled
 from evqgan.inference import model as models
 from evqgan.inference.model import Model
+from evqgan.tokenizers.quantizers import residual
+from evqgan.tokenizers.tokenizer import Tokenizer
 
 METHODS = ("encode", "decode", "reconstruct", "generate", "sample", "edit", "outpaint")
 MASK = np.zeros((64, 64), bool)
@@ -356,6 +358,65 @@ def test_a_larger_image_is_taken_whole_or_in_tiles_and_which_is_said(caplog):
     for how in (None, False, True):
         with pytest.raises(InputError, match=r"multiples of 8, got 100x64 \(width x height\)"):
             model.encode(picture(64, 100), tiles=how)
+
+
+def test_the_codebook_is_what_the_decoder_gets():
+    model = loaded()
+    ids, vectors = model.encode(made()), model.codebook
+    assert vectors.dtype == np.float32 and len(vectors) == model.codes and model.depth == 1
+    z = model._network.apply(model._tokenizer, ids, method=Tokenizer.embed)
+    np.testing.assert_array_equal(vectors[ids[..., 0]], z)
+    vectors[:] = 0  # of a copy
+    assert model.codebook.any()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_of_several_depths_the_decoder_gets_the_sum_of_the_codes_vectors(shared):
+    quantizer = residual.Quantizer(codes=6, width=2, depth=3, shared=shared)
+    variables = quantizer.init(
+        {"params": jax.random.key(0), "codebook": jax.random.key(1)}, np.ones((1, 2, 2, 2))
+    )
+    model = copy.copy(loaded())
+    network = networks.of(model.config).tokenizer.network.clone(quantizer=quantizer)
+    inner = {name: {"quantizer": part} for name, part in variables.items()}
+    model.__dict__.update(_network=network, _tokenizer=inner)
+    ids = np.random.default_rng(0).integers(0, 6, (1, 2, 2, 3), np.int32)
+    z = network.apply(inner, ids, method=Tokenizer.embed)
+    if shared:
+        assert model.codebook.shape == (6, 2)
+        found = model.codebook[ids].sum(axis=-2)
+    else:
+        assert model.codebook.shape == (3, 6, 2)
+        found = sum(model.codebook[d][ids[..., d]] for d in range(3))
+    np.testing.assert_allclose(found, z, rtol=1e-6, atol=1e-6)
+
+
+def test_of_larger_images_a_device_takes_fewer_at_a_time(monkeypatch):
+    model, batches = evqgan.load("drawings", batch_size=8), []
+    call = type(model.runner).__call__
+
+    def noted(runner, function, *given, rows=None, report=None):
+        batches.append((function.__name__, rows))
+        return call(runner, function, *given, rows=rows, report=report)
+
+    monkeypatch.setattr(type(model.runner), "__call__", noted)
+    monkeypatch.setattr(tiled, "PIXELS", 2**14)
+    own = model.encode([picture()] * 5)
+    large = [picture(192, 128, seed) for seed in range(5)]
+    ids = model.encode(large, tiles=False)
+    again = model.decode(ids, tiles=False)
+    model.reconstruct(large[:1], tiles=False)
+    single = model.encode(picture(192, 256), tiles=False)
+    assert len(own) == len(ids) == len(again) == 5 and len(single) == 1
+    devices = model.runner.mesh.size
+    assert [rows for _, rows in batches] == [
+        rows * devices for rows in (8 // devices, 1, 1, 1, 1, 1)
+    ]
+    # As many pixels as a batch of the model's own images has, and of smaller ones as many.
+    monkeypatch.setattr(tiled, "PIXELS", 1)
+    assert [tiled.most(model, shape) for shape in ((64, 64), (64, 96), (32, 32), (512, 512))] == [
+        rows * devices for rows in (8, 5, 8, 1)
+    ]
 
 
 def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monkeypatch):

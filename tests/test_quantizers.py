@@ -10,7 +10,16 @@ from jax.extend.core import jaxprs_in_params
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.tokenizers.quantizers import ema, gumbel, residual, revived, vitvqgan, vq, vqgan
+from evqgan.tokenizers.quantizers import (
+    ema,
+    gumbel,
+    maskgit,
+    residual,
+    revived,
+    vitvqgan,
+    vq,
+    vqgan,
+)
 from evqgan.tokenizers.quantizers.codebooks import codebook_statistics
 from evqgan.tokenizers.quantizers.revival import replace_dead
 
@@ -39,6 +48,20 @@ def normal(shape, seed=0):
 @functools.cache
 def first(quantizer, channels):
     return jax.jit(quantizer.init)(jax.random.key(0), jnp.zeros((1, 1, 1, channels)))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "deviation"),
+    [
+        (vq.Quantizer(codes=1024, width=32), 1 / 1024 / 3**0.5),  # within +-1/V
+        (vq.Quantizer(codes=1024, width=32, l2_normalize=True), 1.0),
+        (vitvqgan.Quantizer(codes=1024, width=32), 1.0),
+        (maskgit.Quantizer(codes=1024, width=32), 1 / 1024**0.5),  # of variance 1/V
+    ],
+)
+def test_codes_before_training_are_as_long_as_the_originals(quantizer, deviation):
+    (codes,) = first(quantizer, 32)["params"].values()
+    assert np.std(codes) == pytest.approx(deviation, rel=0.02)
 
 
 def init(quantizer, z):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evqgan.core import cli
 from evqgan.core.errors import InputError
 from evqgan.inference import batched
 from evqgan.inference.batched import BatchRunner
@@ -109,6 +110,23 @@ def test_what_cannot_be_is_refused():
             BatchRunner(size)
     with pytest.raises(InputError, match="expected at least one image, got none"):
         BatchRunner()(scaled, WEIGHTS, np.zeros((0, 2)), np.zeros(0))
+
+
+def test_what_does_not_fit_a_device_is_a_line_that_says_what_to_do(capsys):
+    def too_large(weights, x):
+        return jnp.zeros((len(x), 1 << 46), jnp.uint8) + weights["scale"]
+
+    line = r"not enough memory for 3 images at a time \(RESOURCE_EXHAUSTED.*batch_size=N\)\), and"
+    with pytest.raises(InputError, match=line) as found:
+        BatchRunner(3)(too_large, WEIGHTS, np.zeros(8))
+    assert cli.report(found.value, debug=False) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+    def wrong(weights, x):
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        BatchRunner(3)(wrong, WEIGHTS, np.zeros(8))
 
 
 def in_threads(number, work):

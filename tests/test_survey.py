@@ -204,10 +204,16 @@ def test_a_look_tells_how_far_it_is(tmp_path, monkeypatch):
     dataset, told = filled(tmp_path / "x", {f"{k}.png": picture(k) for k in range(3)}), []
 
     @contextlib.contextmanager
-    def heartbeat(what, log):
+    def heartbeat(what, log, unit):
         told.append(what)
         yield lambda *at: told.append(at)
 
     monkeypatch.setattr(module, "heartbeat", heartbeat)
     survey(dataset)
     assert told == ["looking at 3 images", (1, 3), (2, 3), (3, 3)]
+
+
+def test_every_image_is_decoded_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DECODED", 1)
+    dataset = filled(tmp_path / "x", {f"{k}.png": picture(k) for k in range(3)})
+    assert [survey(dataset, whole=whole).whole for whole in (False, True)] == [False, True]

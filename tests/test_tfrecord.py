@@ -4,6 +4,7 @@ The files are written by tensorboardX, whose writer of records is not ours.
 """
 
 import gzip
+import io
 import json
 import pathlib
 import shutil
@@ -17,7 +18,15 @@ from tensorboardX.record_writer import RecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from evqgan.core.errors import InputError
-from evqgan.data import from_folder, from_tfrecord, named, pipeline, tfrecords, transforms
+from evqgan.data import (
+    from_folder,
+    from_tfrecord,
+    named,
+    pipeline,
+    survey,
+    tfrecords,
+    transforms,
+)
 from evqgan.data.dataset import Dataset
 
 SIDE = 12
@@ -399,3 +408,56 @@ def test_sorted_keeps_the_order_of_the_names(tmp_path, capsys):
     assert [(transforms.decode(source[i]["image"]) == pixels(1 + i)).all() for i in (0, 1)] == [
         True
     ] * 2
+
+
+def odd_pictures(place):
+    """A large picture of each kind that is decoded with care, and a small one; {name: bytes}."""
+    place.mkdir()
+    smooth = cv2.resize(pixels(0), (90, 60), interpolation=cv2.INTER_CUBIC)
+    large, exif = Image.fromarray(smooth), Image.Exif()
+    exif[0x0112] = 6
+    large.save(place / "plain.jpg", quality=95)
+    large.save(place / "turned.jpg", quality=95, exif=exif)
+    large.convert("CMYK").save(place / "cmyk.jpg", quality=95)
+    large.convert("L").save(place / "grey.jpg", quality=95)
+    clear = Image.merge("RGBA", (*large.split(), large.convert("L")))
+    clear.save(place / "clear.png")
+    large.save(place / "other.webp")
+    Image.fromarray(pixels(1)).save(place / "small.png")
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+def test_large_images_are_scaled_down_as_training_would_and_small_ones_copied(tmp_path, capsys):
+    before = odd_pictures(tmp_path / "pictures")
+    data = str(tmp_path / "data")
+    words = [str(tmp_path / "pictures"), data, "--name=set", "--sorted"]
+    assert from_folder.main([*words, "--size=30"]) == 0, capsys.readouterr().err
+    source = named.Named("set", "train", data)
+    for i, name in enumerate(sorted(before)):
+        made = source[i]["image"]
+        if name == "small.png":
+            assert made == before[name]
+            continue
+        expected = transforms.cover(transforms.decode(before[name]), (30, 30))
+        found = transforms.decode(made)
+        assert found.shape == ((45, 30, 3) if name == "turned.jpg" else (30, 45, 3)), name
+        error = np.abs(found.astype(int) - expected).mean()
+        assert error < 4 if name.endswith("jpg") else error == 0, (name, error)
+        with Image.open(io.BytesIO(made)) as image:
+            assert image.format == ("JPEG" if name.endswith("jpg") else "PNG")
+    assert from_folder.main([*words, "--size=20"]) == 2
+    assert "or with other flags: give another --name" in capsys.readouterr().err
+
+
+def test_a_large_image_that_turns_out_to_be_broken_is_left_out(tmp_path, capsys, monkeypatch):
+    """As of many images the survey does not decode all."""
+    monkeypatch.setattr(survey, "DECODED", 1)
+    odd_pictures(tmp_path / "pictures")
+    data = bytearray((tmp_path / "pictures" / "clear.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "pictures" / "clear.png").write_bytes(data)
+    words = [str(tmp_path / "pictures"), str(tmp_path / "data"), "--name=set", "--sorted"]
+    assert from_folder.main([*words, "--size=30"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: clear.png: " in said and "left out 1 damaged record" in said
+    assert len(named.Named("set", "train", str(tmp_path / "data"))) == 6

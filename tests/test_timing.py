@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from evqgan.data.dataset import Dataset
 from evqgan.training import reporting, timing
 from evqgan.training.timing import StepTimer
 
@@ -217,3 +218,17 @@ def test_steps_that_are_taken_again_are_told(tmp_path):
     assert timing.lost(tmp_path, 180) == ""
     told = timing.lost(tmp_path, 100)
     assert told.startswith("80 steps after step 100, 2m10s of work, had been taken before")
+
+
+@pytest.mark.parametrize("is_of_folder", [False, True])
+def test_advice_for_a_run_that_waits_can_be_followed(tmp_path, is_of_folder):
+    """The config of both stages in one go reads neither record files nor stored ids."""
+    if is_of_folder:
+        (tmp_path / "plan.json").write_text("{}")
+    stage = SimpleNamespace(data_advice="for a new run store ids (config.dataset.codes)")
+    setup = SimpleNamespace(
+        dataset=Dataset(folder="x"), stage=stage, workdir=tmp_path / "generator"
+    )
+    said = reporting.Reporter.advice(SimpleNamespace(setup=setup))
+    assert ("dataset.codes" in said) != is_of_folder and "config.dataset.workers" in said
+    assert ("train both stages one by one" in said) == is_of_folder and "new run" in said

@@ -6,7 +6,11 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-IMAGENET = {"name": "imagenet2012", "crop": "random_resized"}
+# RQ-VAE and enhancing-transformers scale the shorter side to the size and mirror one image in two;
+# taming-transformers mirrors none. Of MaskGIT's images only the function's name is published.
+IMAGENET = {"name": "imagenet2012", "crop": "resize"}
+IMAGENET_VQGAN = {**IMAGENET, "flip": False}
+IMAGENET_MASKGIT = {**IMAGENET, "crop": "random_resized"}
 
 
 def stage1(encoder: dict, decoder: dict, quantizer: dict, dataset: dict, **more: Any) -> ConfigDict:

@@ -25,7 +25,9 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "", "512" or "tiny"."""
     common.variant(variant, ["512"])
     tokenizer = f"maskgit_imagenet_stage1{'_512' if variant == '512' else ''}"
-    config = baselines.stage2(tokenizer, {"name": "maskgit"}, baselines.IMAGENET, classes=1000)
+    config = baselines.stage2(
+        tokenizer, {"name": "maskgit"}, baselines.IMAGENET_MASKGIT, classes=1000
+    )
     config.dataset.size = 512 if variant == "512" else 256
     config.batch_size, config.duration = 256, "300 epochs"  # its Sec. 4.1
     # The optimizer of its configuration.

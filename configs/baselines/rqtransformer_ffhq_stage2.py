@@ -19,7 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = rqtransformer_imagenet_stage2.get_config("800m")
-    config.dataset = {"size": 256, **common.FACES}
+    config.dataset = {"size": 256, "crop": "random_resized", **common.FACES}  # its code
     config.tokenizer.weights = "workdirs/rqvae_ffhq_stage1"
     config.generator.update({"width": 1024, "heads": 16, "classes": 0})
     config.batch_size, config.duration, config.mesh = 128, "200 epochs", ConfigDict()

@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     config = rqvae_imagenet_stage1.get_config()
-    config.dataset = {"size": 256, **common.FACES}
+    config.dataset = {"size": 256, "crop": "random_resized", **common.FACES}  # its code
     config.tokenizer.quantizer.codes = 2048
     config.tokenizer.encoder.attention = config.tokenizer.decoder.attention = (16,)
     config.duration, config.eval_every = "150 epochs", "5 epochs"

@@ -45,8 +45,9 @@ def get_config(variant: str = "") -> ConfigDict:
         "loss": "non_saturating",
         "weight": 0.1,
         "adaptive": False,
-        "r1": 5.0,
-        "r1_every": 16,  # enhancing-transformers
+        # enhancing-transformers' 5 of images in [0, 1], whose gradients are twice those of ours.
+        "r1": 20.0,
+        "r1_every": 16,
     }
     config.batch_size, config.duration = 256, "500000 steps"  # its Sec. 4.1, as the optimizer
     keys = {
@@ -61,5 +62,5 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "large":  # ours: the whole of it does not fit a v5e-16
         keys["accumulate"] = 4
         baselines.sharded(config)
-    baselines.optimizer(config, **keys)
+    baselines.optimizer(config, **keys, ema=0.0)
     return common.tiny(config) if variant == "tiny" else config

@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "condition": "coordinates",
         "positions": 512,
     }
-    config = baselines.stage2("vqgan_ffhq_stage1", generator, common.FACES)
+    config = baselines.stage2("vqgan_ffhq_stage1", generator, {**common.FACES, "flip": False})
     if variant == "1024":
         config.dataset.size, config.generator.window = 1024, (16, 16)
     # Ours: its yaml says 2 on each GPU, and no duration.

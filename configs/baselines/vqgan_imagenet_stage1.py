@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "kl_weight": 1e-8,
             "anneal": 150_000,
         }
-    config = baselines.stage1(coder, dict(coder), quantizer, baselines.IMAGENET)
+    config = baselines.stage1(coder, dict(coder), quantizer, baselines.IMAGENET_VQGAN)
     config.loss = {"l1": 1.0, "l2": 0.0}
     start = {"start": "250001 steps", "ramp": "0 steps"}
     config.adversarial.update({"critic": {"name": "patchgan"}, "factor": 0.5, **start})

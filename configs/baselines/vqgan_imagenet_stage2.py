@@ -24,7 +24,9 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return the config of `variant`: "" or "tiny"."""
     common.variant(variant, [])
     generator = {"name": "gpt", "layers": 48, "width": 1536, "heads": 16, "dropout": 0.0}
-    config = baselines.stage2("vqgan_imagenet_stage1", generator, baselines.IMAGENET, classes=1000)
+    config = baselines.stage2(
+        "vqgan_imagenet_stage1", generator, baselines.IMAGENET_VQGAN, classes=1000
+    )
     # 2.4 M passes of 16 images, 8 for a step (its README and issues); rate: its rule; the rest: its
     # code.
     config.batch_size, config.duration = 128, "300000 steps"

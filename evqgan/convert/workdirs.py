@@ -34,7 +34,7 @@ COMMON = {
     "log_every": "100 steps",
     "eval_every": "1 epoch",
     "checkpoint_every": "5000 steps",
-    "dataset": {"name": "imagenet2012", "crop": "random_resized"},
+    "dataset": {"name": "imagenet2012"},
     "optimizer": {"learning_rate": 5e-5},
 }
 STAGE1 = {

@@ -164,7 +164,7 @@ class Checkpoints:
                 cleanup_tmp_directories=create and stores.is_remote(self.folder),
             )
             self.manager = self._opened(options)
-        self.kept.scores = {step: self._score(step) for step in self.steps()} if create else {}
+        self.kept.scores = self.scores() if create else {}
 
     def _opened(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
         """Return orbax's manager; InputError for a checkpoint whose description is changed."""
@@ -293,6 +293,10 @@ class Checkpoints:
             reason = "not enough memory" if isinstance(cause, MemoryError) else first_line(cause)
             what = f"cannot read checkpoint {self.folder / str(step)}"
             raise InputError(f"{what}: {reason}") from error
+
+    def scores(self) -> dict[int, Score | None]:
+        """Return {step: the score that was saved with it, None if there is none}."""
+        return {step: self._score(step) for step in self.steps()}
 
     def _score(self, step: int) -> Score | None:
         """Return the score that was saved with a step.

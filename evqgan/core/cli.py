@@ -26,6 +26,7 @@ from evqgan.core.errors import (
     DoesNotFit,
     InputError,
     NonFinite,
+    OutOfMemory,
     is_out_of_memory,
     of_system,
     out_of_memory,
@@ -37,7 +38,7 @@ PLAIN = python_logging.Formatter("%(message)s")  # what is logged is for users, 
 T = TypeVar("T")
 # The kinds of flags, for the tables of command lines.
 TEXT, TEXTS, SWITCH = flag_kinds.TEXT, flag_kinds.TEXTS, flag_kinds.SWITCH
-PATH, PLACE = flag_kinds.PATH, flag_kinds.PLACE
+PATH, PLACE, STEP = flag_kinds.PATH, flag_kinds.PLACE, flag_kinds.STEP
 whole, number, choice = flag_kinds.whole, flag_kinds.number, flag_kinds.choice
 
 
@@ -45,7 +46,7 @@ class Flag(NamedTuple):
     """A flag of a command line: a row of its table.
 
     name: as it is typed after "--".
-    kind: TEXT, TEXTS, PATH, PLACE, SWITCH, or what `whole`, `number` or `choice` return.
+    kind: TEXT, TEXTS, PATH, PLACE, STEP, SWITCH, or what `whole`, `number` or `choice` return.
     modes: the values of --mode that take it; empty: all.
     help: what it is for.
     default: its value where it is not given.
@@ -252,7 +253,8 @@ def report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {reason}", file=sys.stderr)
-    return 1 if lost or too_large or isinstance(error, NonFinite | DoesNotFit) else 2
+    went_wrong = lost or too_large or stores.is_outage(error)
+    return 1 if went_wrong or isinstance(error, NonFinite | DoesNotFit | OutOfMemory) else 2
 
 
 def prepare(parse_all: Callable[[list[str]], T], argv: list[str]) -> T:
@@ -285,7 +287,7 @@ def start_jax(several: bool = False) -> None:
     import jax
     from PIL import Image
 
-    from evqgan.core import jax_settings
+    from evqgan.core import jax_settings, platforms
 
     flags.FLAGS.mark_as_parsed()  # libraries with absl flags of their own look at them
     logging.set_verbosity(logging.WARNING)
@@ -307,6 +309,7 @@ def start_jax(several: bool = False) -> None:
         raise InputError(
             f"JAX cannot start{f' with {asked}' if asked else ''}: {reason}"
         ) from error
+    platforms.require()
     jax_settings.require()
 
 

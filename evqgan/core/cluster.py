@@ -18,7 +18,7 @@ import numpy as np
 from jax._src import distributed  # the client has no public name
 from jax.experimental import multihost_utils
 
-from evqgan.core import files, stores
+from evqgan.core import files, slurm, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import stopped
 
@@ -56,7 +56,7 @@ def start() -> None:
 
     It has to be the first use of JAX. Raises InputError where the processes are not known.
     """
-    known = {**named(os.environ), **loopback(os.environ)}
+    known = {**named(os.environ), **loopback(os.environ), **slurm.gpus(os.environ)}
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **known)
     except ValueError as error:

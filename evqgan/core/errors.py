@@ -11,7 +11,8 @@ LESS_MEMORY = (
     "take fewer images at a time (--batch_size, config.eval_batch_size), or train with "
     "config.generator.remat=True or config.tokenizer.encoder.remat=True, which a run that goes on "
     "may change, too; for a new run also config.optimizer.accumulate or a smaller "
-    "config.batch_size; --compile_only says what fits"
+    "config.batch_size; XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 in the environment gives JAX more of a "
+    "GPU than three quarters; --compile_only says what fits"
 )
 
 
@@ -45,6 +46,10 @@ class NonFinite(RuntimeError):
 
 class DoesNotFit(RuntimeError):
     """A program that was only compiled needs more memory than a device has. Exit code 1."""
+
+
+class OutOfMemory(InputError):
+    """A device has not enough memory for so many images at a time. Exit code 1."""
 
 
 class Unfit(DoesNotFit):

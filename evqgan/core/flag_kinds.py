@@ -18,6 +18,15 @@ class _Whole(flags.IntegerParser):
         return int(argument)
 
 
+class _Step(flags.ArgumentParser):
+    """The step of a checkpoint, or which of them it is (`chosen_step.NAMES`)."""
+
+    syntactic_help = "the step of a checkpoint, best or last"
+
+    def parse(self, argument: Any) -> Any:
+        return argument if argument in ("best", "last") else whole(0).parse(argument)
+
+
 class _Texts(flags.ListParser):
     """Texts with commas between them: none at all would not say whether all are meant."""
 
@@ -49,6 +58,7 @@ TEXT: flags.ArgumentParser = flags.ArgumentParser()
 PATH, PLACE = _Path(), _Path(on_bucket=True)  # the latter may be as gs://bucket/run
 TEXTS = _Texts()
 SWITCH = flags.BooleanParser()
+STEP = _Step()
 
 
 def whole(low: int, high: int | None = None) -> flags.ArgumentParser:

@@ -22,7 +22,10 @@ def of_machine() -> int:
 
 
 def of_device() -> int:
-    """Return the bytes of memory of a device of this process; a CPU's is the machine's."""
+    """Return the bytes of a device of this process that programs may take.
+
+    Of a GPU they are the share that JAX takes (`chips.jax_share`), of a CPU the machine's.
+    """
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", of_machine())
 
 

@@ -77,7 +77,7 @@ _speaking = threading.Lock()
 
 @contextlib.contextmanager
 def heartbeat(
-    what: str, say: Callable[[str], None] = say, every: float = 30.0
+    what: str, say: Callable[[str], None] = say, every: float = 30.0, unit: str = ""
 ) -> Iterator[Callable[[int, int], None]]:
     """Say every few seconds that the body is "still compiling, 1m30s", or whatever `what` is.
 
@@ -85,7 +85,7 @@ def heartbeat(
     is what is said, and no wait is told of twice.
 
     Yields a function at(done, total), which takes note of how far the body is: then a line has that
-    too, and how long the rest takes.
+    too, and how long the rest takes, and how many a second of what `unit` names.
     """
     ended, began, how_far = threading.Event(), time.monotonic(), ""
     least = min(FIRST, every)
@@ -93,7 +93,8 @@ def heartbeat(
     def at(done: int, total: int) -> None:
         nonlocal how_far
         each = (time.monotonic() - began) / max(done, 1)
-        how_far = f", {line('', done, total, (), each).strip()}" if done else ""
+        rate = [f"{digits(1 / max(each, 1e-9))} {unit}/s"] if unit else []
+        how_far = f", {line('', done, total, rate, each).strip()}" if done else ""
 
     def text() -> str:
         return f"still {what}, {duration(time.monotonic() - began)}{how_far}"

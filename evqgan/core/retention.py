@@ -1,5 +1,6 @@
 """Which checkpoints of a run stay: the latest ones, and the best."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,18 @@ class Score(NamedTuple):
     value: float
     name: str  # of the number that it is made of, "" where it was saved without
     measured: str = ""  # how it was, `cards.measurement_digest`; "" where that is not known
+
+
+def best(scores: Mapping[int, Score | None]) -> int | None:
+    """Return the step of the lowest of the scores that compare with the last one; None: no score.
+
+    Of equal ones it is the first. scores: {step: Score, or None where nothing was evaluated}.
+    """
+    rated = {step: score for step, score in scores.items() if score}
+    if not rated:
+        return None
+    _, *kind = rated[max(rated)]
+    return min((x.value, step) for step, x in rated.items() if [x.name, x.measured] == kind)[1]
 
 
 class BestAndLatest:

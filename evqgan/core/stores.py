@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -26,6 +27,9 @@ URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")  # of two slashes pathlib drops 
 NAMES = "hf"  # no store, but names of models, which `exported.find` looks up
 # Packages whose exceptions say that a store cannot be reached, or refuses.
 LIBRARIES = ("gcsfs", "google", "aiohttp")
+# What TensorStore, whose exceptions are Python's own, says when it has given up.
+GAVE_UP = re.compile(r"\bUNAVAILABLE\b|retry attempts failed")
+REFUSED = re.compile(r"\b40[13]\b|[Ff]orbidden|[Aa]nonymous|[Cc]redential|Access ?Denied")
 LOGIN = (
     "log in by `gcloud auth application-default login`, or give the machine's account the roles "
     "storage.objectUser and storage.legacyBucketReader of the bucket"
@@ -248,5 +252,23 @@ def reason(error: BaseException, where: Where) -> str:
     if isinstance(error, FileNotFoundError) and is_remote(where):  # of a file that is written
         return no_bucket(where)
     said = first_line(error)
-    refused = re.search(r"\b40[13]\b|[Ff]orbidden|[Aa]nonymous|[Cc]redential|Access ?Denied", said)
-    return f"{said}; {LOGIN}" if refused and is_remote(where) else said
+    return f"{said}; {LOGIN}" if REFUSED.search(said) and is_remote(where) else said
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether a bucket that does not answer is behind an exception, and no refusal.
+
+    The same command goes on when the bucket is back: there is nothing for the user to mend.
+    """
+    if PACKAGE not in sys.modules:  # no bucket was asked
+        return False
+    from gcsfs.retry import is_retriable
+
+    found: BaseException | None = error
+    while found:  # ours, and orbax's, say in their words what a library has said
+        said = str(found)
+        is_silent = is_retriable(found) and not REFUSED.search(said)
+        if is_silent or isinstance(found, TimeoutError) or GAVE_UP.search(said):
+            return True
+        found = found.__cause__
+    return False

@@ -41,10 +41,15 @@ def folder(where: Path = "") -> pathlib.Path:
     return stores.path(where or usual).expanduser()
 
 
+def is_shipped(network: str) -> bool:
+    """Return whether this package holds the weights of a network."""
+    return (SHIPPED / f"{network}.safetensors").is_file()
+
+
 def path(where: Path, network: str) -> pathlib.Path:
     """Return the file of a network's weights, there or not; of a shipped one, ours."""
-    shipped = SHIPPED / f"{network}.safetensors"
-    return shipped if shipped.is_file() else folder(where) / shipped.name
+    place = SHIPPED if is_shipped(network) else folder(where)
+    return place / f"{network}.safetensors"
 
 
 def command(where: Path, network: str) -> str:

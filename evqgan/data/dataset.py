@@ -23,10 +23,10 @@ class Dataset:
       `folder.layout`.
     size: side of the images, or (H, W).
     crop: what is shown of an image in training (`views`):
-      "resize": scaled to cover the size, then a random part (VQGAN's, RQ-VAE's for ImageNet);
+      "resize": scaled to cover the size, then a random part (for ImageNet VQGAN's, RQ-VAE's and
+      an open ViT-VQGAN's);
       "random_resized": a random part of the size's shape, with min_scale to 1 of the largest area
-      that fits, scaled (RQ-VAE for FFHQ and an open ViT-VQGAN with 0.75; MaskGIT's
-      RandomResizeAndCrop);
+      that fits, scaled (RQ-VAE for FFHQ, with 0.75; MaskGIT's RandomResizeAndCrop);
       "native": a random part, not scaled (VQGAN's crops of faces);
       "centre": as in validation;
       "adm": as in validation, by the filters of ADM (`transforms.adm_crop`; square images alone),

@@ -4,13 +4,12 @@ How many images of which classes and sizes, which files are broken, equal, or no
 """
 
 import collections
-import concurrent.futures
 import dataclasses
 import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 
 from evqgan.core.errors import InputError, cut
 from evqgan.core.progress import counted, heartbeat
+from evqgan.data import threaded
 from evqgan.data.copies import copies
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import forgiven
@@ -30,7 +30,6 @@ DECODED, DECODED_BYTES = 2_000, 2**30
 END = 16  # bytes at the end of a file that say whether it is whole
 SOME = 3  # ours: files that a line names
 CLASSES = 12  # ours: classes that a line names
-AT_ONCE = 256  # ours: images under way at a time, so that memory is bounded
 SHARES = {"least": 0, "tenth": 10, "median": 50, "most": 100}  # percentiles of the shorter sides
 KINDS = ("animated", "rotated", "grey", "maybe transparent")
 
@@ -128,11 +127,14 @@ class Survey:
         return dataclasses.asdict(self)
 
 
-def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> Survey:
+def survey(
+    dataset: Dataset, log: Callable[[str], None] = lambda line: None, whole: bool = False
+) -> Survey:
     """Look through the folder of a data set.
 
     log: takes lines that say how far it is, after some seconds, and how long the rest takes; and
       before a refusal one for each broken image.
+    whole: decode each image, however many there are.
 
     Raises InputError for a folder that training refuses: of fewer than two images, or with more
     broken ones in all, to train on or held out than dataset.max_bad.
@@ -146,10 +148,12 @@ def survey(dataset: Dataset, log: Callable[[str], None] = lambda line: None) -> 
     train, held = (source.part(split) for split in (dataset.train, dataset.validation))
     paths = sorted(source.paths)
     sizes = [bytes_of(os.path.join(source.folder, path)) for path in paths]
-    whole = len(paths) <= DECODED and sum(sizes) <= DECODED_BYTES
-    with heartbeat(f"looking at {counted(len(paths), 'image')}", log) as at:
+    whole = whole or (len(paths) <= DECODED and sum(sizes) <= DECODED_BYTES)
+    with heartbeat(f"looking at {counted(len(paths), 'image')}", log, unit="images") as at:
         looks = []
-        for found in _each(lambda path: look(os.path.join(source.folder, path), whole), paths):
+        for found in threaded.each(
+            lambda path: look(os.path.join(source.folder, path), whole), paths
+        ):
             looks.append(found)
             at(len(looks), len(paths))
     broken = {path: x.fault for path, x in zip(paths, looks, strict=True) if x.fault}
@@ -223,13 +227,6 @@ def _ends_well(path: str, form: str) -> bool:
         return (b"IEND" if form == "PNG" else b"\xff\xd9") in end
     # RIFF has its own length.
     return form != "WEBP" or number >= int.from_bytes(head[4:8], "little") + 8
-
-
-def _each(function: Callable[[str], Look], paths: Sequence[str]) -> Iterator[Look]:
-    """Yield function(path) in order, by a thread a core, AT_ONCE paths at a time."""
-    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), AT_ONCE):
-            yield from pool.map(function, paths[start : start + AT_ONCE])
 
 
 def _check_broken(

@@ -1,6 +1,6 @@
 """Serves a model as a web page, on this machine alone.
 
-python -m evqgan.demo --workdir=DIR|NAME [--port=7860]
+python -m evqgan.demo --workdir=DIR|NAME [--step=N|best|last] [--port=7860]
 
 The page generates, inpaints, outpaints, changes the class of a picture and reconstructs; it shows
 the shell command that makes the same, and its PNG files say how they were made: the page and
@@ -22,13 +22,14 @@ import sys
 from typing import Any
 
 from evqgan.core import cli, signals
-from evqgan.core.cli import DEBUG, PATH, PLACE, TEXT, Flag, whole
+from evqgan.core.cli import DEBUG, PATH, PLACE, STEP, TEXT, Flag, whole
 from evqgan.core.errors import InputError
 
 INSTALL = 'python -m pip install "gradio>=6,<7"'
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FLAGS = (
     Flag("workdir", PLACE, (), "the model: a workdir or a name (drawings)", "drawings"),
+    Flag("step", STEP, (), "which checkpoint: its step, best (by config.best) or last (last)"),
     Flag("host", TEXT, (), "the address to listen at (127.0.0.1: this machine alone)", LOOPBACK[0]),
     Flag("port", whole(0, 65535), (), "the port (7860); 0: any that is free", 7860),
     Flag("preset", PATH, (), "a file of sampler settings to offer; may be repeated", [], True),
@@ -54,8 +55,9 @@ def run(argv: list[str]) -> None:
     from evqgan.inference.mode_inputs import load_model
 
     server.port_at(values.host, values.port)  # refused before the model is loaded
-    model = load_model(None, values.workdir, values.batch_size)
-    with studio.opened(model, values.workdir, values.preset) as made:
+    model = load_model(None, values.workdir, values.batch_size, values.step)
+    step = None if values.step in (None, "last") else model.step
+    with studio.opened(model, values.workdir, values.preset, step) as made:
         server.serve(made, values.host, values.port)
 
 

@@ -28,14 +28,21 @@ Tell = Callable[[Event], None]
 class Studio:
     """A model, what the page offers of it, and the files of what was made.
 
-    workdir: as --workdir was given. files: those of results; presets: by name.
+    workdir: as --workdir was given. step: the model's where --step was given, else None.
+    files: those of results; presets: by name.
     """
 
     def __init__(
-        self, model: Model, workdir: str, folder: pathlib.Path, paths: Sequence[str] = ()
+        self,
+        model: Model,
+        workdir: str,
+        folder: pathlib.Path,
+        paths: Sequence[str] = (),
+        step: int | None = None,
     ) -> None:
         """Read the presets in the files `paths` beside the model's own."""
         self.model, self.workdir, self.files = model, workdir, ResultFiles(folder)
+        self.step = step
         self.generates = model.generator is not None
         self.presets: dict[str, Preset] = {}
         self.of_model: dict[str, Any] = {}  # what the records of all its images say
@@ -100,7 +107,7 @@ class Studio:
         made = self.records_of(labels, seed, changes)
         one = None if label == EVERY or not self.model.classes else self.word(label)
         flags = {"num": number, "labels": one, "seed": seed}
-        command = shell.command(self.workdir, "sample", flags, *arguments)
+        command = self.command("sample", flags, *arguments)
         line = f"{number} made in {seconds:.1f} s; seed {seed}"
         return self.files.keep("image", images, self.captions(labels), command, line, made)
 
@@ -119,7 +126,7 @@ class Studio:
         line = f"image {record['number']} of seed {record['seed']}, made again"
         again = {**record, "class": text} if self.model.class_names else record
         flags = {"image": "FILE.png"}
-        command = shell.command(self.workdir, "sample", flags)
+        command = self.command("sample", flags)
         return self.files.keep("image", [image], [text], command, line, [again]), record
 
     def edit(
@@ -167,7 +174,7 @@ class Studio:
             for label in labels:
                 images.append(self.model.edit(image, hidden, self.one_label(label), 1, seed)[0])
                 flags = self.edit_flags({"mask": "mask.png"}, label, 1, seed)
-                commands.append(shell.command(self.workdir, "edit", flags))
+                commands.append(self.command("edit", flags))
         extra = {"picture.png": image, "mask.png": white(hidden)}
         made = self.records_of(np.array(labels), seed, {}, "edit", 1)
         texts = self.captions(np.array(labels))
@@ -186,11 +193,15 @@ class Studio:
         map_ = filling.map_of(ids[0], self.model.codes, max(self.model.size))
         images = [image, again, error, map_]
         texts = ["input", "output", f"{pictures.GAIN} x difference", "ids"]
-        command = shell.command(self.workdir, "reconstruct", {"image": "picture.png"})
+        command = self.command("reconstruct", {"image": "picture.png"})
         h, w = ids.shape[1:3]
         line = f"{h * w} tokens of {w} x {h}; a channel is off by {far:.1f} of 255 on average"
         extra = {"picture.png": image}
         return self.files.keep("reconstruct", images, texts, command, line, (), extra), ids[0]
+
+    def command(self, mode: str, flags: Mapping[str, Any], *more: str) -> str:
+        """Return the `shell.command` of the model."""
+        return shell.command(self.workdir, mode, {"step": self.step, **flags}, *more)
 
     def require(self, what: str) -> None:
         """Raise InputError unless the model can generate."""
@@ -258,7 +269,7 @@ class Studio:
         chosen = self.one_label(label)
         with self.working(tell):
             images = make(chosen, ways, seed)
-        command = shell.command(self.workdir, "edit", self.edit_flags(flags, label, ways, seed))
+        command = self.command("edit", self.edit_flags(flags, label, ways, seed))
         labels = np.full(ways, label if self.model.classes else 0)
         made = self.records_of(labels, seed, {}, "edit")
         line = f"made anew in {counted(ways, 'way')}; seed {seed}"
@@ -284,9 +295,11 @@ def checked(num: Any, seed: Any, most: int, named: str = "the number") -> tuple[
 
 
 @contextlib.contextmanager
-def opened(model: Model, workdir: str, paths: Sequence[str] = ()) -> Iterator[Studio]:
-    """Yield the studio of a model; its files are removed at the end."""
+def opened(
+    model: Model, workdir: str, paths: Sequence[str] = (), step: int | None = None
+) -> Iterator[Studio]:
+    """Yield the studio of a model; its files are removed at the end. Arguments: see `Studio`."""
     with scratch.folder("evqgan-page-") as folder:
         results = folder / "results"
         results.mkdir()
-        yield Studio(model, workdir, results, paths)
+        yield Studio(model, workdir, results, paths, step)

@@ -1,14 +1,15 @@
 """Checks whether this machine can do what is asked of it, in one screen.
 
 python -m evqgan.doctor [--device=gpu|tpu|cpu|N] [--config=FILE[:variant]] [--workdir=DIR]
-                        [--config.key=value ...] [--json=FILE]
+                        [--config.key=value ...] [--all] [--json=FILE]
 
 What is installed, and whether the versions fit each other; the GPU's driver; the devices, a
 product on each of them and its rate; how long a first program compiles, with and without the
 cache; weights, memory, disk. With --config or --workdir, as in evqgan.main, also what that needs:
 its keys, its tokenizer, weights, packages, data, memory, disk for checkpoints, and whether its
-workdir can be written and its checkpoint is whole. Several processes (EVQGAN_DISTRIBUTED=1) compare
-their code, versions and clocks.
+workdir can be written and its checkpoint is whole. Of large data some images are decoded; with
+--all each one, all that are broken are named, and any fails the check. Several processes
+(EVQGAN_DISTRIBUTED=1) compare their code, versions and clocks.
 
 A line a check: ok, warning, or FAIL with what to do. Exit code 1 if one has failed. Nothing is
 trained, downloaded or prepared.
@@ -27,7 +28,7 @@ import sys
 from typing import Any
 
 from evqgan.core import cli, compilation_cache, config_files, files, replacing, signals, space
-from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, PLACE, TEXT, TEXTS, Flag
+from evqgan.core.cli import CONFIG_KEYS, DEBUG, PATH, PLACE, SWITCH, TEXT, TEXTS, Flag
 from evqgan.core.errors import InputError, Unfit
 from evqgan.core.progress import counted, say
 from evqgan.doctor import machine
@@ -38,6 +39,7 @@ FLAGS = (
     Flag("config", TEXT, (), "FILE[:variant] of an experiment that is to run here"),
     CONFIG_KEYS,
     Flag("workdir", PLACE, (), "its workdir, there or not"),
+    Flag("all", SWITCH, (), "decode every image of the data, and name all that are broken"),
     Flag("json", PATH, (), "a file for what was found"),
     DEBUG,
 )
@@ -55,6 +57,8 @@ def run(argv: list[str]) -> None:
     values, rest = cli.parse(FLAGS, argv)
     if rest and not (values.config or values.workdir):
         raise InputError(f"{rest[0]} needs --config=FILE or --workdir=DIR")
+    if values.all and not (values.config or values.workdir):
+        raise InputError("--all needs --config=FILE or --workdir=DIR, whose data are looked at")
     machine.asked(values.device or ())
     if values.json:
         replacing.begin(values.json, "doctor", "--json")
@@ -110,7 +114,7 @@ def examined(report: Report, values: Any, rest: list[str]) -> str:
     if is_read and not values.config and experiment.is_model(workdir):
         report.run("model", lambda: experiment.loaded(read[0], workdir))
     elif is_read:
-        experiment.check(report, read[0], workdir)
+        experiment.check(report, read[0], workdir, values.all)
     return processes.others_failed(bool(report.failed()))
 
 

@@ -4,6 +4,7 @@ Nothing is trained, downloaded or prepared.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -107,27 +108,36 @@ def parts(config: ConfigDict, workdir: str) -> list[Part]:
     return [Part(name, part, os.path.join(workdir, name)) for name, part in found.items()]
 
 
-def check(report: Report, config: ConfigDict, workdir: str) -> None:
-    """Run all checks of a config, each as a line."""
+def check(report: Report, config: ConfigDict, workdir: str, every: bool = False) -> None:
+    """Run all checks of a config, each as a line; every: decode each image of its data."""
     found: list[Part] = []
     stages_fit = report.run("config", lambda: described(config, workdir, found))
     if own_images.is_one(config) and not found:  # no part says it
-        report.run("data", lambda: datasets.check(own_images.dataset_of(config))[0], stages_fit)
+
+        def data() -> str:
+            return datasets.check(own_images.dataset_of(config), every)[0]
+
+        report.run("data", data, stages_fit)
         report.run("workdir", lambda: workdir_check.check(workdir, both=True), stages_fit)
     looked: dict[str, tuple[bool, int | None]] = {}  # of both stages the data are mostly the same
     for part in found:
-        check_part(report, part, looked)
+        check_part(report, part, looked, every)
 
 
-def check_part(report: Report, part: Part, looked: dict[str, tuple[bool, int | None]]) -> None:
-    """Run the checks of one stage. looked: {data set: whether it can be read, its classes}."""
+def check_part(
+    report: Report, part: Part, looked: dict[str, tuple[bool, int | None]], every: bool
+) -> None:
+    """Run the checks of one stage.
+
+    looked: {data set: whether it can be read, its classes}. every: see `check`.
+    """
 
     def run(name: str, check: Callable[[Part], str | None], needs: bool = True) -> bool:
         return report.run(f"{part.name} {name}".strip(), lambda: check(part), needs)
 
     key = str(build.plain(part.config.dataset))
     if key not in looked:
-        looked[key] = run("data", data_of), part.classes
+        looked[key] = run("data", functools.partial(data_of, every=every)), part.classes
     is_readable, part.classes = looked[key]
     is_built = run("model", model)
     run("metrics", metrics, is_built and is_readable)
@@ -161,9 +171,9 @@ def model(part: Part) -> str:
     return f"{number / 1e6:,.1f} M trained parameters, all weights that it needs are there"
 
 
-def data_of(part: Part) -> str:
-    """Check the data of a part, and note how many classes they have."""
-    found, part.classes = datasets.check(dataset_of(part))
+def data_of(part: Part, every: bool) -> str:
+    """Check the data of a part, and note how many classes they have; every: see `check`."""
+    found, part.classes = datasets.check(dataset_of(part), every)
     return found
 
 

@@ -1,6 +1,7 @@
 """Writes a trained model as a folder to pass on, which `evqgan.load` and all modes take.
 
-python -m evqgan.export WORKDIR DEST [--dtype=float16|float32] [--check=90] [--noprograms]
+python -m evqgan.export WORKDIR DEST [--step=N|best|last] [--dtype=float16|float32] [--check=90]
+    [--noprograms]
 python -m evqgan.export MODEL DEST
 python -m evqgan.export MODEL --push=hf://USER/NAME [--public]
 
@@ -38,13 +39,14 @@ import sys
 from typing import Any
 
 from evqgan.core import cli, exported, exported_weights, hub, signals
-from evqgan.core.cli import DEBUG, PATH, SWITCH, TEXT, Flag, choice, whole
+from evqgan.core.cli import DEBUG, PATH, STEP, SWITCH, TEXT, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.export import folder as folders
 from evqgan.export import gathered, pushing
 
 FLAGS = (
     Flag("dtype", choice(*exported_weights.DTYPES), (), "of the weights (float16)", "float16"),
+    Flag("step", STEP, (), "which checkpoint: its step, best (by config.best) or last (last)"),
     Flag("tokenizer", PATH, (), "the workdir of the tokenizer, if it was moved", ""),
     Flag("check", whole(0, 10_000), (), "samples of a check that is kept (0: none)", 0),
     Flag("programs", SWITCH, (), "write programs for JAX alone (true; --noprograms: no)", True),
@@ -52,6 +54,7 @@ FLAGS = (
     Flag("public", SWITCH, (), "with --push: whoever likes may read the repository"),
     DEBUG,
 )
+OF_WORKDIR = ("dtype", "step", "tokenizer", "check", "programs")  # flags of a workdir's export
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,14 +88,14 @@ def write(values: Any, source: str, dest: pathlib.Path) -> None:
     folders.require_new(dest)
     model = exported.find(source)
     if exported.is_one(model):
-        for name in ("dtype", "tokenizer", "check", "programs"):
+        for name in OF_WORKDIR:
             if values[name].present:
                 why = f"{source} is an exported model, whose weights stay as they are"
                 raise InputError(f"{why}: leave --{name} out")
         folders.copy(model, dest)
         print(f"wrote {dest}: a copy of {source}, with programs by this JAX; see README.md")
         return
-    found = gathered.gather(source, values.tokenizer)
+    found = gathered.gather(source, values.tokenizer, step=values.step)
     if values.check and found.part != "generator":
         raise InputError(f"--check is of samples, {source} holds a tokenizer: leave it out")
     size = folders.write(dest, found, values.dtype, values.check, values.programs)
@@ -109,6 +112,8 @@ def parse(argv: list[str]) -> tuple[Any, list[str]]:
     if len(words) != 2 and not (values.push and len(words) == 1):
         got = " ".join(words) or "nothing"
         raise InputError(f"expected WORKDIR and DEST, got {got}; see --help")
+    if len(words) == 1 and (given := [name for name in OF_WORKDIR if values[name].present]):
+        raise InputError(f"{words[0]} is pushed as it is: leave --{given[0]} out")
     if values.check == 1:
         raise InputError("--check=1: a distance needs two samples or more")
     if values.public and not values.push:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported, public
+from evqgan.core import build, checkpoint, chosen_step, exported, public
 from evqgan.core.config_files import PATHS, of_tokenizer, of_workdir
 from evqgan.core.errors import InputError
 from evqgan.evals import provenance
@@ -60,11 +60,17 @@ class Gathered:
         return self.configs[self.part]
 
 
-def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print) -> Gathered:
+def gather(
+    workdir: str,
+    tokenizer: str = "",
+    say: Callable[[str], None] = print,
+    step: chosen_step.Step = None,
+) -> Gathered:
     """Return the model of a workdir: a generator's, a tokenizer's or a quickstart's.
 
     tokenizer: the workdir of a generator's tokenizer, if it is not where training found it.
     say: takes a line on what is missing.
+    step: which checkpoint, of both the generator's; its tokenizer is the one that it knows.
 
     Raises InputError for what is no such workdir, or damaged.
     """
@@ -73,8 +79,9 @@ def gather(workdir: str, tokenizer: str = "", say: Callable[[str], None] = print
         raise InputError(f"{folder} is an exported model already: copy the folder")
     if tokenizer and config.stage == "stage1":
         raise InputError(f"--tokenizer is for a generator's workdir, {folder} is a tokenizer's")
-    state, step = models.restored(folder, blank(config))
-    found: dict[str, tuple[ConfigDict, int | None]] = {config.stage: (config, step)}
+    number = models.find_step(folder, config, step)
+    state, of_state = models.restored(folder, blank(config), number)
+    found: dict[str, tuple[ConfigDict, int | None]] = {config.stage: (config, of_state)}
     places = [folder]
     if config.stage == "stage2":
         match = tokenizer_of(config, folder, state["tokenizer"], tokenizer)

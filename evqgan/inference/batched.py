@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from evqgan.core import jax_settings, kinds, mesh
-from evqgan.core.errors import InputError, shown
+from evqgan.core.errors import InputError, OutOfMemory, first_line, is_out_of_memory, shown
 from evqgan.core.processes import Report
 from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.inference.images import check_plain
@@ -47,6 +47,25 @@ def once(make: Callable) -> Callable:
             return made(*given)
 
     return get
+
+
+@contextlib.contextmanager
+def fitting(rows: int, devices: int) -> Iterator[None]:
+    """Raise OutOfMemory, which says what to do, where XLA says that the body does not fit a device.
+
+    rows: of the batch that is computed, over all devices.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        images, why = counted(-(-rows // devices), "image"), first_line(error)
+        raise OutOfMemory(
+            f"a device has not enough memory for {images} at a time ({why}): take fewer by "
+            "--batch_size=N (in Python, evqgan.load(..., batch_size=N)), and images larger than "
+            "the model's by --tiles (tiles=True)"
+        ) from error
 
 
 class Telling(threading.local):
@@ -132,6 +151,8 @@ class BatchRunner:
         function: must treat each row (first axis) independently, in all it takes and gives.
         rows: over all devices, if not `rows(number of rows)`.
         report: report(rows done, of how many, seconds) is called after each batch.
+
+        Raises OutOfMemory where a batch does not fit a device.
         """
         if os.getpid() != self._process:  # XLA's threads are not there, and it would wait for ever
             raise InputError(
@@ -147,7 +168,7 @@ class BatchRunner:
         for start in range(0, number, size):
             index = np.minimum(np.arange(start, start + size), number - 1)
             batch = [array[index] for array in arrays]
-            with jax_settings.ours():
+            with jax_settings.ours(), fitting(size, self.mesh.size):
                 out = self._compile(function, weights, batch)(weights, *batch)
                 results.append(jax.tree.map(lambda x, n=number - start: np.asarray(x)[:n], out))
             if report:

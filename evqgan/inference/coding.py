@@ -2,16 +2,18 @@
 
 from __future__ import annotations  # so that help() shows the names of types
 
-from typing import Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL.Image import Image
 
+from evqgan.core import jax_settings
 from evqgan.inference import tiled
 from evqgan.inference.batched import Progressing
 from evqgan.inference.core import CoreModel
 from evqgan.inference.images import Images, Output, check_output, to_output, to_uint8
+from evqgan.tokenizers.tokenizer import Tokenizer
 
 Rows: TypeAlias = Literal["numpy"]  # what `output` is by default
 Pictures: TypeAlias = Literal["pil"]
@@ -19,6 +21,21 @@ Pictures: TypeAlias = Literal["pil"]
 
 class CodingModel(CoreModel):
     """What a tokenizer does, and a generator by the tokenizer that it holds; see `model.Model`."""
+
+    @property
+    @jax_settings.ours()
+    def codebook(self) -> np.ndarray:
+        """The codes' vectors by their ids, float32 [codes,width], as the decoder gets them.
+
+        Where each depth has a table of its own, [depth,codes,width]. Of several depths the decoder
+        gets the sum of their vectors.
+
+        >>> model.codebook[model.encode(images)[..., 0]].shape
+        (2, 8, 8, 32)
+        """
+        found: Any = self._network.apply(self._tokenizer, method=Tokenizer.codebook)
+        tables = np.array(found)  # of the caller's own
+        return tables[0] if len(tables) == 1 else tables
 
     def encode(
         self, images: Images, *, tiles: bool | None = None, progress: Progressing = False
@@ -42,7 +59,7 @@ class CodingModel(CoreModel):
         with self.runner.reporting(progress, "encode", "tiles" if cut else "images") as report:
             if cut:
                 return tiled.encode(self, given, report)
-            return self.to_ids(given, report=report)
+            return self.to_ids(given, tiled.rows(self, len(given), given.shape[1:3]), report)
 
     @overload
     def decode(
@@ -85,7 +102,8 @@ class CodingModel(CoreModel):
         with self.runner.reporting(progress, "decode", "tiles" if cut else "images") as report:
             if cut:
                 return to_output(tiled.decode(self, given, report), output)
-            return to_output(self.to_images(given, report=report), output)
+            rows = tiled.rows(self, len(given), (height, width))
+            return to_output(self.to_images(given, rows, report), output)
 
     @overload
     def reconstruct(

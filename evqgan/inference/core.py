@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evqgan import models
-from evqgan.core import build, checkpoint, exported, jax_settings, limits, mesh, stores
+from evqgan.core import build, checkpoint, chosen_step, exported, jax_settings, limits, mesh, stores
 from evqgan.core.errors import InputError
 from evqgan.core.processes import Report
 from evqgan.core.progress import counted
@@ -43,13 +43,13 @@ class CoreModel(Guarded):
         self,
         config: Any,
         workdir: Any,
-        step: int | None = None,
+        step: chosen_step.Step = None,
         batch_size: int | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
         """See `model.load`. devices: None is all of this host."""
         self.config, self.workdir = config, workdir
-        models.check_step(workdir, config, step)
+        number = models.find_step(workdir, config, step)
         with build.config_of(workdir):
             model = models.of(config)
         self.generator = model if isinstance(model, models.TokenGenerator) else None
@@ -57,8 +57,8 @@ class CoreModel(Guarded):
         most = at_once(tokenizer.shape) if batch_size is None else batch_size
         self.runner = BatchRunner(most, devices)
         limits.require_batch(self.runner.batch_size, tokenizer.shape)
-        self.state, self.step = self._restored(model, step)
-        network = tokenizer.network
+        self.state, self.step = self._restored(model, number)
+        self._network = network = tokenizer.network
         self.factor, self.size = network.factor, tokenizer.shape
         self.codes, self.depth = network.quantizer.codes, network.quantizer.depth
         self.classes = config.generator.get("classes", 0) if self.generator else 0

@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan import evals
-from evqgan.core import build, checkpoint, cluster, exported, files, processes, schema, stores
+from evqgan import evals, models
+from evqgan.core import (
+    build,
+    checkpoint,
+    chosen_step,
+    cluster,
+    exported,
+    files,
+    processes,
+    schema,
+    stores,
+)
 from evqgan.core.errors import ContractError, InputError
 from evqgan.core.progress import counted, heartbeat, say, warn
 from evqgan.data import pipeline
@@ -39,6 +49,7 @@ def evaluate(
     metrics: Sequence[str],
     batch_size: int | None = None,
     tokenizer: ConfigDict | None = None,
+    step: chosen_step.Step = None,
 ) -> Evaluation:
     """Run the evaluators of config.evals, and the statistics of samples; write evaluation.json.
 
@@ -51,6 +62,7 @@ def evaluate(
       If it names none, all run, and those remain that are not of other weights.
     batch_size: images a device at a time (default: as the config says).
     tokenizer: the config of a quickstart's tokenizer (default: the saved one, changed as `config`).
+    step: as of `load`; of two parts it is the generator's.
 
     Several processes measure together; the first one writes, and it alone has the numbers of
     samples.
@@ -66,7 +78,7 @@ def evaluate(
         if chief:
             tried(file.parent)
     remaining(file)  # another file is refused
-    tasks = tasks_of(parts, metrics, samples, batch_size)
+    tasks = tasks_of(parts, metrics, samples, batch_size, step)
     measured = [made for task in tasks for made in evaluate_part(task, metrics)]
     with processes.together():
         found = remaining(file)  # as another call may have written it meanwhile
@@ -106,16 +118,22 @@ class Task:
 
     dataset: the images it is evaluated on.
     samples: the file of samples to compare with them; None: no samples are compared.
+    step: of the checkpoint; None: the last.
     """
 
     part: Part
     dataset: Dataset
     evaluators: Evaluators
     samples: pathlib.Path | None
+    step: int | None
 
 
 def tasks_of(
-    parts: Sequence[Part], metrics: Sequence[str], samples: pathlib.Path, batch_size: int | None
+    parts: Sequence[Part],
+    metrics: Sequence[str],
+    samples: pathlib.Path,
+    batch_size: int | None,
+    step: chosen_step.Step = None,
 ) -> list[Task]:
     """Return the tasks of those parts of which anything is measured; no model is loaded yet.
 
@@ -136,13 +154,18 @@ def tasks_of(
         compares = part is parts[-1] and samples.is_file() and (not metrics or "samples" in metrics)
         measures = [*evaluators.by_name, *(["samples"] if compares else [])]
         check_classes(part.config, dataset, measures)
-        if measures:
-            tasks.append(Task(part, dataset, evaluators, samples if compares else None))
+        if measures:  # a generator that is not may have begun and saved nothing yet
+            given = step if part is parts[-1] else None
+            number = models.find_step(part.workdir, part.config, given)
+            tasks.append(Task(part, dataset, evaluators, samples if compares else None, number))
         if compares:
             finished.read(samples)  # a damaged file is said before anything is measured
-    for task in tasks:  # a generator may have begun and saved nothing yet
-        if not exported.is_one(task.part.workdir):
-            checkpoint.check_step(task.part.workdir, None)
+    if step is not None and all(task.part is not parts[-1] for task in tasks):
+        place = parts[0].workdir
+        raise InputError(
+            f"the step is that of the generator, of which {', '.join(metrics)} measures nothing: "
+            f"leave --step out, or give the tokenizer alone by --workdir={place}"
+        )
     return tasks
 
 
@@ -154,9 +177,10 @@ def evaluate_part(task: Task, metrics: Sequence[str]) -> Iterator[tuple[Numbers,
     """
     chief = processes.this()[0] == 0
     if chief:
-        print(f"loading {task.part.workdir}", flush=True)
+        at = "" if task.step is None else f", {checkpoint.trained(task.step)}"
+        print(f"loading {task.part.workdir}{at}", flush=True)
     with processes.together():
-        model = load(task.part.workdir, task.part.config)
+        model = load(task.part.workdir, task.part.config, task.step)
     of_samples: list[tuple[Numbers, Card]] = []
     with processes.together():  # the others measure with the first one only once it has these
         if task.samples and chief:

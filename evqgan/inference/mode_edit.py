@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import exported, files, pictures, processes, replacing, stores
+from evqgan.core import chosen_step, exported, files, pictures, processes, replacing, stores
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import Progress, counted
@@ -42,7 +42,7 @@ class EditRequest:
     seed: result n depends on (seed, n).
     margin, feather: see `inference.editing`; None: its defaults.
     force: also what may take weeks.
-    batch_size: images a device at a time; None: as `load` has it.
+    batch_size, step: as of `load`.
 
     Of `mask`, `box` and `outpaint` exactly one is given.
     """
@@ -58,6 +58,7 @@ class EditRequest:
     feather: int | None = None
     force: bool = False
     batch_size: int | None = None
+    step: chosen_step.Step = None
 
 
 @processes.together()
@@ -80,7 +81,8 @@ def edit(
                 for name in names_of(request.num):
                     replacing.check(out / name, "edit")
                 stack.enter_context(files.owned(out, "another --out"))
-        model = load_model(config, workdir, request.batch_size)  # it takes all processes
+        # It takes all processes.
+        model = load_model(config, workdir, request.batch_size, request.step)
         if processes.this()[0]:
             return
         if margins is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, exported, files, limits, mesh, processes, stores
+from evqgan.core import build, chosen_step, exported, files, limits, mesh, processes, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.progress import Progress, counted, heartbeat, say
 from evqgan.data import pipeline, stored_ids
@@ -36,12 +36,14 @@ class EncodeRequest:
     seed: of these.
     batch_size: images a device at a time; None: as `batched.at_once` has it.
     force: more than `limits.IMAGES`, too.
+    step: of the tokenizer, as of `load`.
     """
 
     views: int = 1
     seed: int = 0
     batch_size: int | None = None
     force: bool = False
+    step: chosen_step.Step = None
 
 
 @processes.together()
@@ -68,6 +70,7 @@ def encode(
     dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
     dtype = config.tokenizer.get("dtype") or trained.dtype
     tokenizer = models.ImageTokenizer(tokenizers.make(trained.tokenizer, dtype), dataset.shape)
+    chosen = models.find_step(folder, trained, request.step)
     pipeline.prepare(dataset)
     sources = {
         split: pipeline.open_split(dataset, getattr(dataset, split)) for split in stored_ids.SPLITS
@@ -77,7 +80,7 @@ def encode(
     with own(out):
         with processes.together():
             print(f"loading {folder}", flush=True)
-            weights, step = tokenizer.restored(folder)
+            weights, step = tokenizer.restored(folder, chosen)
             about = {
                 "fingerprint": stored_ids.weights_digest(weights),
                 "step": step,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import processes
+from evqgan import models
+from evqgan.core import checkpoint, chosen_step, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import heartbeat
@@ -18,19 +19,24 @@ from evqgan.inference.model import Model, load
 
 
 def load_model(
-    config: ConfigDict | None, workdir: str | os.PathLike[str], batch_size: int | None = None
+    config: ConfigDict | None,
+    workdir: str | os.PathLike[str],
+    batch_size: int | None = None,
+    step: chosen_step.Step = None,
 ) -> Model:
     """Return the model of a workdir, which computes in the dtype of its config.
 
-    config: None is the workdir's.
+    config: None is the workdir's. step: as of `load`.
 
     The first process says what takes a while before it begins: this, and compilations.
     """
     chief = processes.this()[0] == 0
     log = functools.partial(print, flush=True) if chief else lambda line: None
-    log(f"loading {workdir}")
+    saved, folder = of_workdir(workdir)
+    number = models.find_step(folder, saved, step)
+    log(f"loading {workdir}{'' if number is None else f', {checkpoint.trained(number)}'}")
     with heartbeat("loading", log):
-        model = load(workdir, config or of_workdir(workdir)[0], batch_size=batch_size)
+        model = load(workdir, config or saved, number, batch_size=batch_size)
     model.runner.tell = log
     return model
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, files, pictures, processes, replacing, stores
+from evqgan.core import chosen_step, exported, files, pictures, processes, replacing, stores
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
 from evqgan.inference import tiled
-from evqgan.inference.batched import at_once
 from evqgan.inference.images import read_image
 from evqgan.inference.mode_inputs import load_model, of_flag, read_whole_tokens
 from evqgan.inference.model import Model
@@ -34,6 +33,7 @@ def reconstruct(
     image: str | None,
     batch_size: int | None = None,
     tiles: bool | None = None,
+    step: chosen_step.Step = None,
 ) -> None:
     """Write `input | reconstruction`, a PNG a picture, into `out`, by default reconstructions/.
 
@@ -41,9 +41,10 @@ def reconstruct(
         multiple of the tokenizer's factor is cropped, on both ends. A folder's pictures keep their
         places below it, and one that cannot be used is skipped with a line. The model is compiled
         anew for each of their sizes, which is said: padded pictures would not have the same bits.
-    batch_size: images a device at a time at most; see `batched.at_once`.
+    batch_size: images a device at a time at most; see `tiled.most`.
     tiles: what becomes of pictures larger than the model's, as in `Model.encode`. Of a folder,
         pictures smaller than these are skipped if it is True.
+    step: as of `load`.
 
     Of several processes the first one does it alone.
     """
@@ -66,10 +67,10 @@ def reconstruct(
             files.tried(out)
             for target in targets:
                 replacing.check(out / target, "reconstruct")
-    model = load_model(config, workdir, batch_size)  # it takes all processes
+    model = load_model(config, workdir, batch_size, step)  # it takes all processes
     if processes.this()[0]:
         return
-    work = Reconstruction(model, out, batch_size, tiles, is_folder)
+    work = Reconstruction(model, out, tiles, is_folder)
     made, skipped = work.run(dict(zip(targets, paths, strict=True)))
     if not made:
         raise InputError(
@@ -91,7 +92,6 @@ class Reconstruction:
 
     model: Model
     out: pathlib.Path
-    batch_size: int | None
     tiles: bool | None
     is_folder: bool
     made: int = 0
@@ -146,12 +146,8 @@ class Reconstruction:
     def _batches(self, images: Iterator[Named]) -> Iterator[tuple[Size, list[Named]]]:
         """Yield consecutive pictures of one size, as many at a time as the devices take."""
         for size, alike in itertools.groupby(images, lambda pair: pair[1].shape[:2]):
-            while batch := list(itertools.islice(alike, self._most(size))):
+            while batch := list(itertools.islice(alike, tiled.most(self.model, size))):
                 yield size, batch
-
-    def _most(self, size: Size) -> int:
-        """Return how many pictures of a size all devices take at a time."""
-        return at_once(size, self.batch_size) * self.model.runner.mesh.size
 
     def _write(self, size: Size, batch: list[Named], is_cut: bool) -> None:
         """Write the reconstructions of a batch of pictures of one size, made whole or in tiles."""
@@ -159,7 +155,7 @@ class Reconstruction:
         if is_cut:
             after = tiled.decode(model, tiled.encode(model, before))
         else:
-            rows = min(self._most(size), model.runner.rows(len(before)))
+            rows = tiled.rows(model, len(before), size)
             after = model.to_images(model.to_ids(before, rows), rows)
         for (target, image), again in zip(batch, after, strict=True):
             picture = pictures.row([image, again])

@@ -5,7 +5,17 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import exported, pictures, png_records, processes, replacing, stores
+from evqgan.core import (
+    checkpoint,
+    chosen_step,
+    exported,
+    pictures,
+    png_records,
+    processes,
+    replacing,
+    stores,
+)
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.inference import planning, records
 from evqgan.inference.images import read_image
@@ -21,10 +31,12 @@ def repeat(
     out: pathlib.Path | None,
     image: str,
     batch_size: int | None = None,
+    step: chosen_step.Step = None,
 ) -> None:
     """Write repeated.png into `out`, by default workdir/repeated, and say if it is the same.
 
     image: the PNG's file. batch_size: images a device at a time at most, as `load` has it.
+    step: as of `load`; None: the one that the PNG says, if its checkpoint is there, else the last.
 
     Of several processes the first one does it alone.
     """
@@ -35,10 +47,12 @@ def repeat(
     if stores.same(path, image):
         raise InputError(f"--image={image} would be replaced: give another folder by --out")
     planning.require_generator(config.stage == "stage2", workdir, "--mode=sample")
+    if step is None and record["step"] in checkpoint.steps_in(of_workdir(workdir)[1]):
+        step = record["step"]
     with processes.together():
         if processes.this()[0] == 0:
             replacing.begin(path, "sample")
-    model = load_model(config, workdir, batch_size)  # it takes all processes
+    model = load_model(config, workdir, batch_size, step)  # it takes all processes
     if processes.this()[0]:
         return
     shared = records.of_model(model)

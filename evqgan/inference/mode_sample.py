@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +12,27 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from evqgan.core import checkpoint, exported, files, npz, pictures, processes, signals, stores
+from evqgan import models
+from evqgan.core import (
+    checkpoint,
+    chosen_step,
+    exported,
+    files,
+    npz,
+    pictures,
+    processes,
+    signals,
+    stores,
+)
 from evqgan.core.config_files import of_workdir
-from evqgan.core.errors import InputError, cut
+from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, duration
 from evqgan.data.folder import check_apart
 from evqgan.evals.provenance import MadeBy, fingerprints
 from evqgan.inference import (
     filmstrip,
     finished_samples,
+    grids,
     planning,
     records,
     rejection,
@@ -35,10 +46,7 @@ from evqgan.inference.resumable import SamplingTask
 from evqgan.inference.sample_settings import Settings, describe
 from evqgan.metrics.references import IMAGES
 
-GRID = 100  # ours: images of grid.png, the first ones; more can be seen one by one
-COLUMNS, WIDTH = 20, 2600  # ours: its classes at most, and its pixels: ten columns of 256
 WRITTEN = 10.0  # ours: seconds between two lines on how far writing is
-LETTERS = 24  # ours: of the name of a class
 RATES = "resnet101"  # rates candidates, as in the paper
 
 
@@ -54,7 +62,7 @@ class SampleRequest:
     classifier_weights: where its weights lie.
     steps_strip: also draw steps.png, images being filled (`filmstrip.picture`).
     force: more than `limits.IMAGES`, too, and in the place of samples of other settings.
-    batch_size: images a device at a time; None: as `load` has it.
+    batch_size, step: as of `load`. Samples of another step than one that is given stay, too.
     pngs: whether images/ gets a PNG for each image.
     advice: what an error says to do about samples of other settings.
     """
@@ -68,6 +76,7 @@ class SampleRequest:
     steps_strip: bool = False
     force: bool = False
     batch_size: int | None = None
+    step: chosen_step.Step = None
     pngs: bool = True
     advice: str = finished_samples.ADVICE
 
@@ -94,7 +103,7 @@ def sample(
                 stack.enter_context(files.owned(out, "another --out"))
                 there = finished_settings(out, settings, request)
         make_classifier = classifier_of(request, config, workdir)
-        model = load_model(config, workdir, request.batch_size)
+        model = load_model(config, workdir, request.batch_size, settings.get("step"))
         classifier = make_classifier(model.runner)
         with processes.together():
             is_done = chief and is_finished(out, there, model, classifier, request)
@@ -120,7 +129,9 @@ def requested_settings(
             "a classifier chooses among candidates: give an --acceptance below 1 too, such as 0.5"
         )
     sampler = planning.sampler_of(config)
-    return describe(folder, out, sampler, request.seed, labels, request.acceptance)
+    known = describe(folder, out, sampler, request.seed, labels, request.acceptance)
+    step = models.find_step(folder, config, request.step)
+    return known if step is None else {**known, "step": step}
 
 
 def finished_settings(
@@ -251,8 +262,10 @@ def write(
     card: what samples.npz says of how they were made.
     report: as in `decoded`.
     """
-    columns = grid_columns(made["labels"], card.get("class_names"), model.size[1])
-    numbers = itertools.chain(*columns.values()) if columns else range(min(request.num, GRID))
+    columns = grids.columns_of(made["labels"], card.get("class_names"), model.size[1])
+    numbers = (
+        itertools.chain(*columns.values()) if columns else range(min(request.num, grids.SHOWN))
+    )
     shown: dict[int, Any] = dict.fromkeys(numbers)
     arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
     print(f"writing {counted(request.num, 'image')} to {out}", flush=True)
@@ -263,7 +276,7 @@ def write(
         npz.save(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
     if not request.pngs and not stores.is_remote(out):
         (out / "images").rmdir()
-    pictures.save_png(out / "grid.png", grid(shown, columns))
+    pictures.save_png(out / "grid.png", grids.picture(shown, columns))
     if request.steps_strip:
         strip = filmstrip.picture(model, made["labels"], made["numbers"], request.seed)
         pictures.save_png(out / "steps.png", strip)
@@ -311,39 +324,3 @@ def decoded(
                 save(i, image)
         yield images
         report(min(start + size, len(ids)), len(ids), model.runner.clock() - began)
-
-
-def grid_columns(
-    labels: np.ndarray, names: Sequence[str] | None, side: int
-) -> dict[str, list[int]]:
-    """Return what grid.png shows, by class: {text: the numbers of the images below it}.
-
-    labels: int32 [num].
-    names: of the classes; without any, nothing is returned.
-    side: the width of an image in pixels; the first classes are taken that there is room for.
-    """
-    columns: dict[str, list[int]] = {}
-    if not names:
-        return columns
-    left = WIDTH
-    for label in dict.fromkeys(labels.tolist()):
-        text = cut(names[label], LETTERS)
-        left -= max(side, pictures.width_of(text)) + pictures.GAP
-        if columns and (left < 0 or len(columns) == COLUMNS):
-            break
-        columns.setdefault(text, []).extend(np.flatnonzero(labels == label).tolist())
-    return {text: numbers[: max(1, GRID // len(columns))] for text, numbers in columns.items()}
-
-
-def grid(images: dict[int, np.ndarray], columns: dict[str, list[int]]) -> np.ndarray:
-    """Return images {number: uint8 [H,W,3]} as one picture, each class by itself if there are any.
-
-    The whole is about as wide as high if there is room, so that few classes are no narrow strip.
-    """
-    if not columns:
-        return pictures.grid(list(images.values()))
-    room = WIDTH // (next(iter(images.values())).shape[1] + pictures.GAP)
-    most = max(map(len, columns.values()))
-    across = max(1, min(round(math.sqrt(most / len(columns))), room // len(columns)))
-    parts = {text: pictures.grid([images[i] for i in few], across) for text, few in columns.items()}
-    return pictures.row([pictures.label(part, text) for text, part in parts.items()])

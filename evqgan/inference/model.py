@@ -9,7 +9,7 @@ from typing import Any, Never, Unpack, overload
 import numpy as np
 from PIL.Image import Image
 
-from evqgan.core import limits, processes
+from evqgan.core import chosen_step, limits, processes
 from evqgan.core.config_files import of_workdir
 from evqgan.inference import devices, editing, images, keywords, planning, rejection, resumable
 from evqgan.inference.batched import Progressing
@@ -23,7 +23,7 @@ from evqgan.inference.resumable import SamplingTask
 def load(
     workdir: PathLike,
     config: Any = None,
-    step: int | None = None,
+    step: chosen_step.Step = None,
     batch_size: int | None = None,
     device: devices.Device | None = None,
     dtype: devices.Dtype | Any = None,
@@ -35,7 +35,7 @@ def load(
       that ships, or of a public one (`evqgan.convert`), or hf://USER/NAME@REVISION of the Hugging
       Face Hub. A quickstart's is its generator, which holds its tokenizer, too.
     config: None is the workdir's.
-    step: of the checkpoint; None is the latest.
+    step: of the checkpoint, or "best", by config.best, or "last"; None is the last.
     batch_size: images a device computes at a time; None is 64 of up to 256x256, fewer of larger
       ones.
     device: "cpu", "gpu" or "tpu", all of these that this process has; "gpu:0" is one of them; or
@@ -88,7 +88,7 @@ class Model(CodingModel):
     with it the tokens generated after it.
 
     size: (height, width) of the images; factor: pixels of a token's side.
-    codes: how many codes there are; depth: codes a token.
+    codes: how many codes there are; depth: codes a token; codebook: the codes' vectors.
     classes: how many, 0 if there are none; class_names: theirs, or ().
     sampler: the settings that keywords such as temperature=0.9 change for a call; read-only.
     config, workdir, step: what it was loaded from.

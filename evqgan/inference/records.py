@@ -97,7 +97,8 @@ def repeat(model: CoreModel, shared: Mapping[str, Any], record: Mapping[str, Any
         if record[part] != shared[part]:
             raise InputError(
                 f"this PNG was made by the model {record['model']!r} of step {record['step']:,}, "
-                f"whose {part} are others than those of {shared['model']!r}: load that one"
+                f"whose {part} are others than those of {shared['model']!r} of step "
+                f"{shared['step']:,}: load that one, as by --workdir and --step"
             )
     model.check_settings(record["sampler"])
     if record["label"] >= max(model.classes, 1):

@@ -62,6 +62,27 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
     return tiles
 
 
+def most(model: CoreModel, shape: Sequence[int]) -> int:
+    """Return how many images of a size all devices take at a time, whole; 1 a device at least.
+
+    It is the model's `batch_size`, and of larger images than the model's fewer: as many as have no
+    more than PIXELS pixels, or than a batch of the model's own images.
+
+    shape: (H, W) in pixels.
+    """
+    runner = model.runner
+    pixels = max(PIXELS, runner.batch_size * math.prod(model.size))
+    return runner.mesh.size * max(1, min(runner.batch_size, pixels // math.prod(shape)))
+
+
+def rows(model: CoreModel, number: int, shape: Sequence[int]) -> int:
+    """Return how many rows a batch has, over all devices, of `number` images that are taken whole.
+
+    shape: as in `most`.
+    """
+    return min(most(model, shape), model.runner.rows(number))
+
+
 def encode(model: CoreModel, images: np.ndarray, report: Report | None = None) -> np.ndarray:
     """Return the ids int32 [B,h,w,D] of images uint8 [B,H,W,3], made in tiles.
 

@@ -76,7 +76,8 @@ def r1(critic_of_image: Callable[[jax.Array], jax.Array], real: jax.Array) -> ja
 
     It is the squared length of each real image's gradient of its summed logits, mean over the batch
     (Mescheder et al., 2018). The weight is the caller's: 10 in MaskGIT; gamma / 2 = 5, times 16 and
-    in every 16th step only, in enhancing-transformers.
+    in every 16th step only, in enhancing-transformers. Both are of images in [0, 1]: of images in
+    [-1, 1], whose gradients are half of theirs, the same penalty has four times the weight.
     critic_of_image: image -> logits [B,...]. With batch norm it must judge by its running
       statistics here, or the images of a batch mix in each other's gradients.
     real: images [B,H,W,3].

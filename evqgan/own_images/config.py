@@ -154,7 +154,7 @@ def values_of(
     kept = {"duration": files.read_json(own).get("duration")} if own.is_file() else {}
     if part == "tokenizer" and after.is_file():
         shared.pop("duration", None)
-    return {**proposed, **kept, **shared, **data}
+    return {"checkpoint_every": proposal.OFTEN, **proposed, **kept, **shared, **data}
 
 
 def fill(section: ConfigDict, key: str, value: Any) -> None:

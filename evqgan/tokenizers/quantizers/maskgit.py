@@ -5,12 +5,17 @@ google-research/maskgit, nets/vqgan_tokenizer.py.
 
 from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from evqgan.core.kinds import Above0
 from evqgan.tokenizers.quantizers import vq
 from evqgan.tokenizers.quantizers.codebooks import entropy_loss, squared_distances
+
+# The codes before training: the entropy loss divides distances by 0.01, so that shorter ones, such
+# as VQGAN's, begin with choices that are hardly any.
+FIRST = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Quantizer(vq.Quantizer):
@@ -23,6 +28,10 @@ class Quantizer(vq.Quantizer):
     entropy: float = 0.1  # MaskGIT, as all three
     entropy_temperature: Above0 = 0.01
     entropy_target: Literal["softmax", "argmax"] = "softmax"
+
+    def initial(self, rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Return the codebook [1,V,c] float32 before training, within +-sqrt(3 / V)."""
+        return FIRST(rng, shape)
 
     def __call__(
         self, z: jax.Array, train: bool = False

@@ -15,7 +15,6 @@ from evqgan.tokenizers.quantizers.codebooks import (
     nearest,
     soft_codes,
     straight_through,
-    uniform_init,
 )
 
 
@@ -42,7 +41,7 @@ class Quantizer(nn.Module):
 
     def setup(self) -> None:
         shape = (1 if self.shared else self.depth, self.codes, self.width)  # [K,V,c]
-        self.table = self.param("codebook", uniform_init, shape)
+        self.table = self.param("codebook", nn.initializers.normal(1.0), shape)
 
     def normalized(self, x: jax.Array) -> jax.Array:
         """Return x [...,c] as distances see it."""

@@ -33,7 +33,13 @@ class Quantizer(nn.Module):
     soft_targets = True
 
     def setup(self) -> None:
-        self.table = self.param("codebook", uniform_init, (1, self.codes, self.width))
+        self.table = self.param("codebook", self.initial, (1, self.codes, self.width))
+
+    def initial(self, rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Return the codebook [1,V,c] float32 before training."""
+        # Of codes of length 1 only the direction counts, which steps of Adam turn the faster, the
+        # shorter the vectors are: they are normal (enhancing-transformers).
+        return jax.random.normal(rng, shape) if self.l2_normalize else uniform_init(rng, shape)
 
     def codebook(self) -> jax.Array:
         """Return the codes in use, [1,V,c] float32."""
