@@ -86,7 +86,7 @@ def train(flags: Any, config: ConfigDict, workdir: pathlib.Path, keys: Sequence[
 
     stores.require_bucket(workdir)
     workdir_check.check(workdir, config.stage == "quickstart")
-    if (line := platforms.unused()) and processes.this()[0] == 0:
+    if (line := platforms.warning_of_unused_device()) and processes.this()[0] == 0:
         progress.warn(line)
     command = (
         quickstart_record.Command(flags.config, ())

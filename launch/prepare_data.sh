@@ -14,6 +14,7 @@
 # DEST becomes config.dataset.data_dir. The last lines say which keys of the config read the data.
 #   --bucket=gs://BUCKET/DIR     copy the data set there, too; nothing that lies there is deleted
 #   --dry_run                    print the commands
+#   --size=256, ...              other flags go to the converter, from_folder or from_tfrecord: docs/data.md
 # The same command again goes on, or finds it done. SOURCE is only read, and takes as much room again in DEST, twice that
 # while it is written.
 set -euo pipefail

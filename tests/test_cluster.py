@@ -424,6 +424,9 @@ def test_tasks_that_cannot_share_gpus_alike_are_refused():
     environment = {"SLURM_NODEID": "0", "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "3"}
     with pytest.raises(InputError, match="3 tasks cannot share the 8 GPUs of their node alike"):
         slurm.gpus(environment | EIGHT)
+    two = {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1"}  # all of the node
+    with pytest.raises(InputError, match="3 tasks cannot share the 2 GPUs of their node alike"):
+        slurm.gpus(environment | two)
 
 
 ONE_TASK = """

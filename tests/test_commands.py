@@ -499,17 +499,17 @@ def test_an_edit_that_cannot_be_leaves_the_last_one(
 def test_the_grid_has_a_column_for_each_class_that_fits(monkeypatch):
     names = ("ant", "bee", "c" * 40)
     labels = np.array([2, 0, 2, 2, 0], np.int32)
-    assert grids.columns_of(labels, names, 32) == {
+    assert grids.by_class(labels, names, 32) == {
         "c" * 21 + "...": [0, 2, 3],
         "ant": [1, 4],
     }
-    assert grids.columns_of(labels, None, 32) == {}
+    assert grids.by_class(labels, None, 32) == {}
     monkeypatch.setattr(grids, "SHOWN", 4)
-    assert grids.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
+    assert grids.by_class(labels, names, 32) == {"c" * 21 + "...": [0, 2], "ant": [1, 4]}
     monkeypatch.setattr(grids, "WIDTH", 40)
     # One is shown, however wide.
-    assert grids.columns_of(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}
-    assert grids.columns_of(np.arange(3), names, 32) == {"ant": [0]}
+    assert grids.by_class(labels, names, 32) == {"c" * 21 + "...": [0, 2, 3]}
+    assert grids.by_class(np.arange(3), names, 32) == {"ant": [0]}
 
 
 def test_few_classes_are_no_narrow_strip():

@@ -216,12 +216,12 @@ def test_an_image_is_of_its_number_and_seed_as_samples_are():
 
 
 def test_labels_are_as_often_as_real_images_have_them():
-    labels = sample_labels.as_often(10, np.array([30_000, 0, 10_000, 0]))
+    labels = sample_labels.labels_as_often(10, np.array([30_000, 0, 10_000, 0]))
     np.testing.assert_array_equal(np.bincount(labels, minlength=4), [8, 0, 2, 0])
     np.testing.assert_array_equal(labels, [0, 0, 2, 0, 0, 0, 0, 2, 0, 0])  # spread over all
     for counts in ([1, 1, 1], [5, 1, 3, 3], [1300] * 1000):
         for number in (1, 2, 7, 1000):
-            labels = sample_labels.as_often(number, np.array(counts))
+            labels = sample_labels.labels_as_often(number, np.array(counts))
             assert len(labels) == number and labels.dtype == np.int32
             each = np.bincount(labels, minlength=len(counts))
             assert np.abs(each - number * np.array(counts) / sum(counts)).max() < 1

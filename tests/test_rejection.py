@@ -18,7 +18,7 @@ from evqgan import main
 from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.evals import finished
-from evqgan.inference import mode_sample, rejection, resumable, sampling_folder
+from evqgan.inference import mode_sample, rejection, resumable, unfinished_samples
 from evqgan.inference.class_names import Classes
 from evqgan.nn import resnet
 
@@ -175,7 +175,7 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(model, tmp_path):
     same(run(tmp_path / "parts"), whole)
     assert reported == [(20, 24), (24, 24)]
     assert files_of(tmp_path / "whole").items() <= files_of(tmp_path / "parts").items()
-    sampling_folder.remove(tmp_path / "parts")
+    unfinished_samples.remove(tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
 
 

@@ -12,9 +12,11 @@ NAMES = ("best", "last")
 
 
 def number_of(workdir: str | os.PathLike[str], step: Step) -> int | None:
-    """Return the step of the checkpoint that is meant; None: the last, whichever it is when read.
+    """Return the step of the checkpoint that is meant; None stands for the last one.
 
-    workdir: of a run. Raises InputError if it has no such checkpoint.
+    Which is the last is looked up when the checkpoint is read: it may be a newer one by then.
+    workdir: of a run; of an exported model see `models.find_step`. Raises InputError if it has no
+    such checkpoint.
     """
     if step == "best":
         return best(workdir)
@@ -26,6 +28,7 @@ def number_of(workdir: str | os.PathLike[str], step: Step) -> int | None:
 def best(workdir: str | os.PathLike[str]) -> int:
     """Return the step of the best checkpoint of a run, by the number that config.best names.
 
+    It has the lowest score of those that were measured as the last one was, see `retention.best`.
     Raises InputError if there is no checkpoint, or none has such a number.
     """
     checkpoint.check_step(workdir, None)

@@ -1,4 +1,4 @@
-"""The platform that JAX computes on, beside the one that was asked for or installed."""
+"""Whether JAX computes on the device that was asked for, or for which a package was installed."""
 
 import importlib.util
 import os
@@ -7,26 +7,28 @@ import jax
 
 from evqgan.core.errors import InputError
 
-# As JAX_PLATFORMS has them, and as JAX calls the devices. Where the first of several is CUDA, and
-# no GPU is there, JAX takes the next one and says nothing.
-ASKED = {"cuda": "gpu", "rocm": "gpu", "gpu": "gpu", "tpu": "tpu"}
-# The modules by which JAX finds a device: what it is.
+# {platform as JAX_PLATFORMS names it: the device as JAX names it}
+DEVICE_OF = {"cuda": "gpu", "rocm": "gpu", "gpu": "gpu", "tpu": "tpu"}
+# {module that JAX needs for a device: the kind of device}
 PLUGINS = {"jax_cuda12_plugin": "GPU", "jax_cuda13_plugin": "GPU", "libtpu": "TPU"}
-LOOK = "python -m evqgan.doctor looks why, and JAX_PLATFORMS=cpu says that the CPU is meant"
+ADVICE = "python -m evqgan.doctor looks why, and JAX_PLATFORMS=cpu says that the CPU is meant"
 
 
 def require() -> None:
-    """Raise InputError where JAX runs on another platform than the first of JAX_PLATFORMS."""
+    """Raise InputError where JAX runs on another device than the first of JAX_PLATFORMS.
+
+    With JAX_PLATFORMS=cuda,cpu and no GPU it takes the CPU, and says nothing.
+    """
     asked = os.environ.get("JAX_PLATFORMS", "")
-    wanted, here = ASKED.get(asked.split(",")[0].strip()), jax.default_backend()
+    wanted, here = DEVICE_OF.get(asked.split(",")[0].strip()), jax.default_backend()
     if wanted and wanted != here:
         raise InputError(
-            f"JAX cannot start with JAX_PLATFORMS={asked}: it finds no {wanted.upper()} and would "
-            f"use the {here.upper()}; {LOOK}"
+            f"JAX_PLATFORMS={asked} asks for a {wanted.upper()}, and JAX finds none, but would "
+            f"use the {here.upper()}; {ADVICE}"
         )
 
 
-def unused() -> str:
+def warning_of_unused_device() -> str:
     """Return a line where JAX runs on the CPU though a device's package is installed, else ""."""
     if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
         return ""
@@ -34,4 +36,4 @@ def unused() -> str:
     if not found:
         return ""
     what = f"JAX finds no {PLUGINS[found[0]]}, for which {found[0]} is installed"
-    return f"this trains on the CPU: {what}; {LOOK}"
+    return f"this trains on the CPU: {what}; {ADVICE}"

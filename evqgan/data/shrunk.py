@@ -1,4 +1,4 @@
-"""Images of files made smaller and encoded anew, so that training decodes few pixels of each."""
+"""Images of files made smaller and encoded anew, so that training has fewer pixels to decode."""
 
 import io
 
@@ -15,11 +15,12 @@ QUALITY = 95  # ours: of JPEG, with colours as fine as brightness
 def shrunk(data: bytes, size: int) -> bytes:
     """Return an encoded image whose shorter side has at most `size` pixels.
 
-    One that has no more is returned as it is. Another is decoded as training does it, upright, in
-    sRGB, over white, from grey or CMYK to RGB, and scaled by its filter; a JPEG becomes a JPEG of
-    QUALITY, all else a PNG, which loses nothing more.
+    One that is small enough is returned unchanged. A larger one is decoded as in training (upright,
+    in sRGB, over white, from grey or CMYK to RGB) and scaled by training's filter; a JPEG becomes a
+    JPEG of QUALITY, all else a PNG, which loses nothing more.
 
-    Raises InputError for a large image that does not decode.
+    Raises InputError where neither its size can be read nor its pixels, and for a larger image that
+    does not decode; a small one is not decoded.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

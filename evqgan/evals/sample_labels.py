@@ -1,4 +1,4 @@
-"""Of which classes images are generated: all in turn, or as often as real images are of them."""
+"""The class labels of generated images: all in turn, or each as often as among real images."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,9 @@ from evqgan.data.dataset import Dataset
 
 Order = Literal["turn", "data"]
 ALL_CLASSES = "all classes in turn"  # what cards call such labels
-UNEVEN = 0.1  # ours: the share of real images that would have to be of other classes
+# Ours: the share of real images that would have to change their class for all classes to be equally
+# frequent; above it a card warns.
+UNEVEN = 0.1
 
 
 class Frequencies(NamedTuple):
@@ -21,9 +23,9 @@ class Frequencies(NamedTuple):
     counts: np.ndarray
 
     def warning(self, key: str) -> str:
-        """Return a sentence where classes in turn are far from that, else "".
+        """Return a sentence if real images are not spread evenly over the classes, else "".
 
-        key: that of the order of labels.
+        key: of the config, which sets the order of labels.
         """
         shares = self.counts / self.counts.sum()
         if np.abs(shares - 1 / len(shares)).sum() / 2 <= UNEVEN:
@@ -42,7 +44,7 @@ def frequencies(
 ) -> Frequencies | None:
     """Return how often the images of a split are of each class.
 
-    None: the classes are other ones than a model's, or the data set does not list labels.
+    None: the data set's classes are not the model's, or it does not list labels.
 
     classes, names: of the model; no names: they are not known.
     """
@@ -54,23 +56,24 @@ def frequencies(
 
 
 def labels_of(
-    number: int, classes: int, order: Order, found: Frequencies | None, key: str
+    number: int, classes: int, order: Order, among_real: Frequencies | None, key: str
 ) -> np.ndarray:
     """Return labels int32 [number] in an order; 0 without classes.
 
-    found: what "data" is by. key: that of the order, for InputError where it is not known.
+    among_real: how often real images are of each class; "data" needs it. key: of the config, which
+      sets the order. Raises InputError for "data" where that is not known.
     """
     if order == "turn" or not classes:
         return (np.arange(number) % max(classes, 1)).astype(np.int32)
-    if found is None:
+    if among_real is None:
         raise InputError(
             f"{key} = 'data' needs real images of the model's classes, in a data set that lists "
             "their labels, as folders do: give 'turn'"
         )
-    return as_often(number, found.counts)
+    return labels_as_often(number, among_real.counts)
 
 
-def as_often(number: int, counts: np.ndarray) -> np.ndarray:
+def labels_as_often(number: int, counts: np.ndarray) -> np.ndarray:
     """Return labels int32 [number] that are of each class as often as counts [classes] say.
 
     The shares are exact but for rounding, by the largest remainders; the images of a class are

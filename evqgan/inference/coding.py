@@ -1,4 +1,4 @@
-"""Images to ids and back, of what people give and in the form that they ask for."""
+"""Encode, decode and reconstruct, as people call them: their images in, arrays or pictures out."""
 
 from __future__ import annotations  # so that help() shows the names of types
 
@@ -20,15 +20,18 @@ Pictures: TypeAlias = Literal["pil"]
 
 
 class CodingModel(CoreModel):
-    """What a tokenizer does, and a generator by the tokenizer that it holds; see `model.Model`."""
+    """The methods of a model that need a tokenizer alone: a generator has one, too.
+
+    See `model.Model`.
+    """
 
     @property
     @jax_settings.ours()
     def codebook(self) -> np.ndarray:
         """The codes' vectors by their ids, float32 [codes,width], as the decoder gets them.
 
-        Where each depth has a table of its own, [depth,codes,width]. Of several depths the decoder
-        gets the sum of their vectors.
+        The shape is [depth,codes,width] where each depth has a table of its own. Of several depths
+        the decoder gets the sum of their vectors.
 
         >>> model.codebook[model.encode(images)[..., 0]].shape
         (2, 8, 8, 32)
@@ -43,11 +46,11 @@ class CodingModel(CoreModel):
         """Return the ids [B,h,w,D] int32 of images.
 
         images: see `Model`; of any size of which both sides are multiples of `factor`.
-        tiles: what becomes of images larger than the model's. False encodes them whole, which
+        tiles: whether images larger than the model's are cut. False encodes them whole, which
           networks of convolutions or of windows (cnn, swin) can. True encodes tiles of the model's
           size that overlap by half, and takes each token from the tile whose centre is nearest.
-          None is whole if the network can and there are at most 2**22 pixels (2048x2048), else in
-          tiles; which of them is logged, once a size.
+          None is whole if the network can and an image has at most 2**22 pixels (2048x2048), else
+          in tiles; which of them is logged, once a size.
         progress: see `Model`.
 
         >>> ids = model.encode(images)
@@ -134,7 +137,7 @@ class CodingModel(CoreModel):
         """Return images, each encoded, quantized and decoded.
 
         images, tiles: as in `encode`; pixels are blended where tiles overlap.
-        output, progress: see `Model`; progress is that of encoding, then that of decoding.
+        output, progress: see `Model`; progress is told twice, of encoding and then of decoding.
 
         >>> model.reconstruct(images).shape
         (2, 64, 64, 3)

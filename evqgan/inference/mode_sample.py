@@ -37,7 +37,7 @@ from evqgan.inference import (
     records,
     rejection,
     resumable,
-    sampling_folder,
+    unfinished_samples,
 )
 from evqgan.inference.batched import BatchRunner
 from evqgan.inference.mode_inputs import load_model
@@ -262,9 +262,9 @@ def write(
     card: what samples.npz says of how they were made.
     report: as in `decoded`.
     """
-    columns = grids.columns_of(made["labels"], card.get("class_names"), model.size[1])
+    classes = grids.by_class(made["labels"], card.get("class_names"), model.size[1])
     numbers = (
-        itertools.chain(*columns.values()) if columns else range(min(request.num, grids.SHOWN))
+        itertools.chain(*classes.values()) if classes else range(min(request.num, grids.SHOWN))
     )
     shown: dict[int, Any] = dict.fromkeys(numbers)
     arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
@@ -276,11 +276,11 @@ def write(
         npz.save(out / "samples.npz", **{IMAGES: pieces}, **arrays, **card)
     if not request.pngs and not stores.is_remote(out):
         (out / "images").rmdir()
-    pictures.save_png(out / "grid.png", grids.picture(shown, columns))
+    pictures.save_png(out / "grid.png", grids.picture(shown, classes))
     if request.steps_strip:
         strip = filmstrip.picture(model, made["labels"], made["numbers"], request.seed)
         pictures.save_png(out / "steps.png", strip)
-    sampling_folder.remove(out / "candidates")
+    unfinished_samples.remove(out / "candidates")
 
 
 def saver(

@@ -1,8 +1,8 @@
 """Sampling that goes on where it was stopped, in one process or in several.
 
-Images are generated as ids, a batch at a time, into a folder (`sampling_folder`), and decoded when
-all are there. `generate` makes just the images of a task; `rejection.choose` makes more of them,
-and keeps the best. Both do so in `filled_folder`, by a function `make` (`MakeBatch`) of their own.
+Images are generated as ids, a batch at a time, into a folder (`unfinished_samples`), and decoded
+when all are there. `generate` makes just the images of a task; `rejection.choose` makes more of
+them, and keeps the best. Both do so in `filled_folder`, by a function `make` (`MakeBatch`) of their own.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from evqgan.core import files, limits, processes, scratch, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.evals.provenance import fingerprints
-from evqgan.inference import sampling_folder
+from evqgan.inference import unfinished_samples
 from evqgan.inference.core import CoreModel
 from evqgan.inference.sample_settings import Settings, describe
-from evqgan.inference.sampling_folder import SamplingFolder
+from evqgan.inference.unfinished_samples import SamplingFolder
 
 BYTES_PER_IMAGE = 32  # ours, of memory, for an image to make: its label, its score, where it lies
 
@@ -34,7 +34,7 @@ class SamplingTask:
 
     labels: int32 [num], of images 0 to num - 1.
     changes: to config.sample.
-    folder: where ids are kept, a file a batch, until `sampling_folder.remove`. A call that was
+    folder: where ids are kept, a file a batch, until `unfinished_samples.remove`. A call that was
       stopped goes on there and ends as if it had not been; a folder made with other settings is
       refused. None is a temporary one.
     report: report(done, total, seconds) is called after each batch; when a stopped task goes on,
@@ -132,7 +132,7 @@ def filled_folder(
     with own as path:
         with processes.together(task.part):
             if task.part[0] == 0:
-                sampling_folder.begin(path, settings, task.force)
+                unfinished_samples.begin(path, settings, task.force)
         with processes.together(task.part):
             missing = SamplingFolder(path, total).missing
         keep(task, total - len(missing))
@@ -169,7 +169,7 @@ def make_share(
         numbers = mine[start : start + size]
         batch = np.resize(numbers, size)  # filled up: `make` sees batches of one size
         ids, scores = make(task.labels[batch], batch)
-        sampling_folder.save(path, numbers, ids[: len(numbers)], scores[: len(numbers)])
+        unfinished_samples.save(path, numbers, ids[: len(numbers)], scores[: len(numbers)])
         keep(task, total - len(missing) + start + len(numbers))
         if report:
             report(start + len(numbers), len(mine), model.runner.clock() - began)

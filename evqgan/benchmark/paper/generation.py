@@ -19,7 +19,7 @@ from evqgan.core.config_files import read_file
 from evqgan.data import pipeline, stored_ids
 from evqgan.evals.provenance import fingerprints, plain
 from evqgan.features import extractor
-from evqgan.inference import sampling_folder
+from evqgan.inference import unfinished_samples
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 
@@ -123,7 +123,7 @@ def measured(
         npz.save(images, images=samples)
         kept = {**made, "numbers": numbers, "card": card}
         files.save_json(file, kept)
-        sampling_folder.remove(candidates)
+        unfinished_samples.remove(candidates)
     tables = len(list(file.parent.glob("*.json")))
     signals.note_done(
         f"all trainings, and {progress.counted(tables, 'measurement')} in {file.parent}"

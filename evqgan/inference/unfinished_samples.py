@@ -1,7 +1,7 @@
-"""The folder in which sampling keeps what it made until all is made: ids, a file a batch.
+"""Samples that are not all made yet, in a folder: ids, a file a batch.
 
-Messages call the images candidates: rejection sampling, which keeps the best of them, saves their
-scores, too.
+A call that was stopped is gone on with by the same settings and weights alone. Messages call the
+images candidates: rejection sampling, which keeps the best of them, saves their scores, too.
 """
 
 import contextlib
