@@ -2,7 +2,8 @@
 
 Images are generated as ids, a batch at a time, into a folder (`unfinished_samples`), and decoded
 when all are there. `generate` makes just the images of a task; `rejection.choose` makes more of
-them, and keeps the best. Both do so in `filled_folder`, by a function `make` (`MakeBatch`) of their own.
+them, and keeps the best. Both do so in `filled_folder`, by a function `make` (`MakeBatch`) of their
+own.
 """
 
 import contextlib
