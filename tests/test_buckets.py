@@ -22,7 +22,9 @@ if importlib.util.find_spec("gcsfs") is None:  # imported by `stores`, which set
     why = "gcsfs is not installed: pip install -r requirements-test.txt"
     pytest.skip(why, allow_module_level=True)
 
+import aiohttp
 import fsspec
+import requests
 import test_cluster
 from bucket_server import environment_of, serving
 from test_pipeline import folder_of
@@ -252,6 +254,21 @@ def test_what_is_refused_is_not_waited_for(store, impatient, capfd, code):
     with pytest.raises(InputError, match="gcloud auth") as caught:
         files.save_json("gs://bucket/a.json", {"x": 2})
     assert not capfd.readouterr().out and cli.report(caught.value, debug=False) == 2
+
+
+@pytest.mark.parametrize(
+    "cause, code",
+    [
+        (aiohttp.ServerDisconnectedError("gone"), 1),
+        (ValueError("UNAVAILABLE: all retry attempts failed"), 1),
+        (requests.ConnectionError("gone"), 2),  # of a download
+        (ValueError("a number"), 2),
+    ],
+)
+def test_what_a_bucket_did_not_answer_has_a_code_of_its_own(store, cause, code):
+    error = InputError("cannot write")
+    error.__cause__ = cause
+    assert cli.report(error, debug=False) == code
 
 
 @pytest.mark.slow

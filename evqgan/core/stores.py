@@ -262,12 +262,14 @@ def is_outage(error: BaseException) -> bool:
     """
     if PACKAGE not in sys.modules:  # no bucket was asked
         return False
+    import requests
     from gcsfs.retry import is_retriable
 
     found: BaseException | None = error
     while found:  # ours, and orbax's, say in their words what a library has said
         said = str(found)
-        is_silent = is_retriable(found) and not REFUSED.search(said)
+        of_download = isinstance(found, requests.RequestException)  # of a file that is no bucket's
+        is_silent = is_retriable(found) and not (of_download or REFUSED.search(said))
         if is_silent or isinstance(found, TimeoutError) or GAVE_UP.search(said):
             return True
         found = found.__cause__

