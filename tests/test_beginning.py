@@ -186,6 +186,36 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
         resume_rules.check_claim(tmp_path, config)
 
 
+def test_a_longer_duration_of_which_nothing_was_trained_may_be_changed_and_taken_back(tmp_path):
+    config = config_of(2)
+
+    def goes_on(duration, last=None):
+        config.duration = duration
+        config.began = initial_state.start_of_leg(config, tmp_path, 100, last)
+        resume_rules.check_claim(tmp_path, config, last)
+        return config.began
+
+    resume_rules.claim(tmp_path, config)
+    for step in (40, 60):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    for duration, began in (("3000 steps", 60), ("80 steps", 60), ("60 steps", 0), ("70", 60)):
+        assert goes_on(duration) == began
+        resume_rules.claim(tmp_path, config)
+        assert resume_rules.read_config(tmp_path).duration == duration
+    with pytest.raises(InputError, match="it has taken 60 steps, and fewer, 50, were asked for"):
+        goes_on("50 steps")
+    with pytest.raises(InputError, match="config.seed"):  # nothing else may be another
+        config.seed += 1
+        goes_on("80 steps")
+    config.seed -= 1
+    assert goes_on("50 steps", last=40) == 40  # the checkpoint at which the leg began is damaged
+    (tmp_path / "checkpoints" / "65").mkdir()
+    for duration in ("80 steps", "65 steps"):
+        with pytest.raises(InputError, match=r"first end it with that which it has \(70\)"):
+            goes_on(duration)
+    assert goes_on("80 steps", last=60) == 60  # those of the leg are damaged
+
+
 def test_a_refused_change_proposes_weights_only_where_a_new_run_can_begin_with_them(tmp_path):
     for both, key in ((False, "init"), (True, "tokenizer.init")):
         place, config = tmp_path / str(both) / "tokenizer", config_of(1)

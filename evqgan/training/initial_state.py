@@ -34,8 +34,9 @@ def start_of_leg(
 
     It is 0, or, if a longer duration continues a finished run, the step at which that was finished:
     from there the learning rate warms up and falls again; so it does from a checkpoint before the
-    leg, where those of the leg are damaged. examples: of the training set. last: the step of the
-    checkpoint that it goes on from, by default the latest.
+    leg, where those of the leg are damaged. A leg of which nothing was trained may be taken back:
+    the run is then as long as it was, and 0 is where it began. examples: of the training set. last:
+    the step of the checkpoint that it goes on from, by default the latest.
     """
     last = checkpoint.latest(workdir) if last is None else last
     file = stores.path(workdir) / "config.json"
@@ -46,8 +47,19 @@ def start_of_leg(
         return 0  # it is no run of this config: `resume_rules.check_claim` refuses it
     data = theirs.get("data") or {"examples": examples}
     end = run_length.to_steps(theirs["duration"], data["examples"], theirs["batch_size"])
-    longer = run_length.to_steps(config.duration, examples, config.batch_size) > end
-    return end if longer and last == end else min(theirs.get("began", 0), last)
+    asked = run_length.to_steps(config.duration, examples, config.batch_size)
+    if last == end < asked:
+        return end
+    is_taken_back = is_untrained(theirs, last) and asked == last
+    return 0 if is_taken_back else min(theirs.get("began", 0), last)
+
+
+def is_untrained(config: Any, last: int) -> bool:
+    """Return whether the run of `config` has a second leg of which nothing was trained.
+
+    last: the step of the checkpoint that it goes on from, 0 if there is none.
+    """
+    return 0 < last <= config.get("began", 0)
 
 
 def state(

@@ -41,7 +41,7 @@ def prepare(config: Any, workdir: pathlib.Path, last: int | None = None) -> Setu
     source, data = open_data(config, dataset)
     config = note_data(config, module, workdir, source, last)
     if resume_rules.is_trained(workdir, last):
-        resume_rules.check_claim(workdir, config)
+        resume_rules.check_claim(workdir, config, last)
     stage = module.make(config, len(source), len(source.class_names))
     length, every = run_length(config, len(source))
     device_mesh = build.call(mesh.make, config.get("mesh", {}), "config.mesh")

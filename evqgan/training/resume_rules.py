@@ -153,7 +153,7 @@ def check_before_data(workdir: str | os.PathLike, config: Any, last: int | None 
         ours.began = initial_state.start_of_leg(ours, workdir, examples, last)
     if "generator" in ours and "generator" in theirs:
         ours = stage2.with_classes(ours, theirs.generator.get("classes", 0))
-    check_claim(workdir, ours)
+    check_claim(workdir, ours, last)
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
@@ -166,11 +166,15 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     return config
 
 
-def check_claim(workdir: str | os.PathLike, config: Any) -> None:
-    """Raise InputError when `workdir` holds a run of another config."""
+def check_claim(workdir: str | os.PathLike, config: Any, last: int | None = None) -> None:
+    """Raise InputError when `workdir` holds a run of another config.
+
+    last: the step of the checkpoint that the run is to go on from, by default the latest.
+    """
     saved = read_config(workdir)
     if saved is None:
         return
+    last = checkpoint.latest(workdir) if last is None else last
     if saved.get("stage") != config.stage:
         raise _another(
             workdir,
@@ -190,13 +194,14 @@ def check_claim(workdir: str | os.PathLike, config: Any) -> None:
             f"{workdir} was trained on {there['examples']:,} examples, and {other} are there now: "
             "give another --workdir, or go on with these by --config.changed_data=True"
         )
-    is_extended = ours.pop("began") > theirs.pop("began")
+    is_untrained = initial_state.is_untrained(saved, last) and not _taken_more(config, last)
+    is_extended = ours.pop("began") > theirs.pop("began") or is_untrained
     found = build.differences(theirs, ours)
     found = {
         key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, is_extended)
     }
     if found:
-        hint = f"{AGAIN}{_with_weights(found, workdir)}{_unfinished(found, config, workdir)}"
+        hint = f"{AGAIN}{_with_weights(found, workdir)}{_unfinished(found, config, last)}"
         raise _another(workdir, found, hint)
 
 
@@ -216,19 +221,21 @@ def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike)
     return f", with these weights by --config.init={workdir}"
 
 
-def _taken_more(config: Any, workdir: str | os.PathLike) -> tuple[int, int] | None:
-    """Return the steps of the run in `workdir`, and those of `config`, unless it has more."""
-    taken = checkpoint.latest(workdir)
+def _taken_more(config: Any, taken: int) -> tuple[int, int] | None:
+    """Return the steps that a run has `taken`, and those of `config`, unless it has more."""
     examples = (config.get("data") or {}).get("examples", 1)
     asked = run_length.to_steps(config.duration, examples, config.batch_size)
     return (taken, asked) if asked < taken else None
 
 
-def _unfinished(found: dict[str, tuple[Any, Any]], config: Any, workdir: str | os.PathLike) -> str:
-    """Return what is to be said besides where durations differ; found: {key: (there, now)}."""
+def _unfinished(found: dict[str, tuple[Any, Any]], config: Any, last: int) -> str:
+    """Return what is to be said besides where durations differ; found: {key: (there, now)}.
+
+    last: the step of the checkpoint that the run is to go on from.
+    """
     if "duration" not in found:
         return ""
-    if taken := _taken_more(config, workdir):
+    if taken := _taken_more(config, last):
         return f"; it has taken {taken[0]:,} steps, and fewer, {taken[1]:,}, were asked for"
     how = " and config.resume=last_good" if config.get("resume") == "last_good" else ""
     return (
@@ -248,7 +255,8 @@ def _another(
 def _may_differ(key: str, here: Any, there: Any, is_extended: bool) -> bool:
     """Return whether a run may go on though config.key was `there`, and is `here` now.
 
-    is_extended: whether it was finished, and goes on with a longer duration.
+    is_extended: whether it was finished, and goes on with a longer duration, or with another one
+      than that of which nothing was trained.
     """
     if run_length.normalized(here) == run_length.normalized(there):
         return True
