@@ -304,3 +304,24 @@ def test_what_a_run_was_trained_on_is_noted_when_a_step_is_taken(tmp_path):
     config.duration = "7 steps"
     loop.train(config, place)
     assert noted() > before and "changed_data" not in resume_rules.read_config(place)
+
+
+def test_a_command_that_takes_no_step_says_which_other_keys_the_run_goes_by_then(tmp_path, capsys):
+    place = workdirs.copy(tmp_path / "run") / "tokenizer"
+    config, _ = workdirs.configs(workdirs.trained() / "images")
+
+    def said(**keys):
+        given = config.copy_and_resolve_references()
+        for key, value in keys.items():
+            changed(given, key.replace("__", "."), value)
+        loop.train(given, place)
+        return [line for line in capsys.readouterr().out.splitlines() if "config." in line]
+
+    assert said() == []
+    line = f"config.dataset.max_bad: {{}} -> {{}}: {place} goes by this from now on"
+    assert said(dataset__max_bad=0.2) == [line.format(0.01, 0.2)]
+    assert said(dataset__max_bad=0.2) == []
+    assert said() == [line.format(0.2, 0.01)]  # left out, it has its default again
+    assert said(dataset__max_bad=0.01) == []
+    (found,) = said(eval_batch_size=3)
+    assert re.fullmatch(r"config\.eval_batch_size: \S+ -> 3: numbers that this changes .*", found)

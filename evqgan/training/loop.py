@@ -80,6 +80,9 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
         if int(state["step"]) < setup.length.total:
             announce(setup, state, notes)
             state = run(setup, checkpoints, state, began, profile)
+        else:
+            for note in notes:
+                tell(note)
         checkpoints.close()
         step, total = int(state["step"]), setup.length.total
         tell(f"{setup.workdir}: trained to step {step:,} of {total:,}")
@@ -120,8 +123,8 @@ def restore_or_init(
     # Now, as a run that cannot load what it begins with leaves the workdir as it was.
     if not fresh and int(state["step"]) >= setup.length.total:
         config = resume_rules.without_step(workdir, config)
-    if not fresh and (line := resume_rules.remeasured(workdir, config)):
-        notes = (*notes, line)
+    if not fresh:
+        notes = (*notes, *resume_rules.changes(workdir, config))
     resume_rules.claim(workdir, config, fresh)
     return state, notes
 

@@ -93,25 +93,39 @@ def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
         files.save_json(stores.path(workdir) / "config.json", lasting)
 
 
-def remeasured(workdir: str | os.PathLike, config: Any) -> str:
-    """Return which keys of `config` measure otherwise than the run in `workdir` did, "" for none.
+def changes(workdir: str | os.PathLike, config: Any) -> tuple[str, ...]:
+    """Return lines for the log on what `config`, which may go on with a run, changes of it.
 
-    It is a line for the log: the numbers themselves, by their cards, say later if they do.
+    What is measured otherwise is apart: the numbers themselves, by their cards, say later if it is.
+    A key that a command leaves out has its default again, and config.json keeps that.
     """
     saved = read_config(workdir)
     if saved is None:
-        return ""
+        return ()
+    measured, lines = _remeasured(saved, config), []
+    ours, theirs = with_defaults(config), with_defaults(saved)
+    found = {key: x for key, x in build.differences(theirs, ours).items() if may_change(key)}
+    told = (*measured, *WEIGHTS, *OF_COMMAND)
+    if others := {key: x for key, x in found.items() if not within(key, told)}:
+        lines.append(f"{build.listed(others, 'config.')}: {workdir} goes by this from now on")
+    if measured:
+        lines.append(
+            f"{build.listed(measured, 'config.')}: numbers that this changes are not compared with "
+            "earlier ones, so the best checkpoint, alarms and curves of these begin anew"
+        )
+    return tuple(lines)
+
+
+def _remeasured(saved: Any, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Return which keys of `config` measure otherwise than those of a run: {key: (there, now)}.
+
+    saved: the config of the run.
+    """
     ours, theirs = ({key: build.plain(c.get(key)) for key in MEASURES} for c in (config, saved))
     for one, other in ((ours, saved), (theirs, config)):  # of evaluators that both have
         one["evals"] = {name: x for name, x in one["evals"].items() if name in other.evals}
     found = build.differences(theirs, ours)
-    found = {key: x for key, x in found.items() if key.split(".")[-1] not in MEASURE_NOTHING}
-    if not found:
-        return ""
-    return (
-        f"{build.listed(found, 'config.')}: numbers that this changes are not compared with "
-        "earlier ones, so the best checkpoint, alarms and curves of these begin anew"
-    )
+    return {key: x for key, x in found.items() if key.split(".")[-1] not in MEASURE_NOTHING}
 
 
 def without_step(workdir: str | os.PathLike, config: Any) -> Any:
