@@ -28,7 +28,6 @@ take "bucket= name= dry_run" "$@"
 what=${rest[0]} source=${rest[1]} dest=${rest[2]}
 more=(${rest[@]+"${rest[@]:3}"}) # flags of the converter
 [[ $what =~ ^[a-z][a-z0-9_]*$ ]] || fail "expected a name of small letters, digits and _, got $what"
-# shellcheck disable=SC2154 # `take` sets name
 [ -z "$name" ] || fail "expected no --name here, got --name=$name: the first word names the data set, now $what"
 [ -e "$source" ] || fail "there is no $source: give the folder or the file that the data come in"
 [[ $dest != gs://* ]] || fail "expected a folder as DEST, got $dest: array_record is written here first; then --bucket=$dest"
