@@ -4,14 +4,17 @@ python -m launch.check_flags [--here] [--elsewhere] [--fresh] [--devices=N] -- [
 
 Exit code 2 and a line for a flag, its value or its mode, a config that cannot be read, a key that
 it does not have, a batch that cannot be split over so many devices; with --elsewhere for data and
-weights of the config by a relative path; with --fresh for those that training needs and that the
-config names no place of; else 0. What may be on the machines alone is left to the program: a
-workdir, a preset, and, unless it runs --here, a config by a path from / on.
+weights of the config by a relative path, and for files of flags by one that the commit has not;
+with --fresh for those that training needs and that the config names no place of; else 0. What may
+be on the machines alone is left to the program: a workdir, and by a path from / on what flags name,
+and, unless it runs --here, a config.
 """
 
+import pathlib
 import sys
 from typing import Any
 
+from evqgan import flags as table
 from evqgan import main as program
 from evqgan.core import build, cli, config_files, exported, hub, public, stores, weights
 from evqgan.core.cli import SWITCH, Flag, whole
@@ -28,6 +31,8 @@ PATHS = (
     "adversarial.weights",
     *MODELS,
 )
+# Flags that name what a run reads.
+FILES = [flag.name for flag in table.FLAGS if flag.kind is cli.PATH and flag.name != "json"]
 PLACELESS = (None, "", *public.NAMES)  # of a model: nothing, or what a machine's own cache holds
 FLAGS = (
     Flag("here", SWITCH, (), "the program runs on this machine, or one with the same files"),
@@ -44,6 +49,8 @@ def run(argv: list[str]) -> None:
     middle = argv.index("--")
     own: Any = cli.parse(FLAGS, argv[:middle])[0]
     flags, keys = program.flags_of(argv[middle + 1 :])
+    if own.elsewhere:
+        check_files(flags)
     if not flags.config or (flags.config.startswith(("/", "~")) and not own.here):
         return
     config = config_files.read_file(flags.config)
@@ -54,6 +61,21 @@ def run(argv: list[str]) -> None:
         check_paths(config, flags.config)
     if own.fresh and flags.mode == "train" and config.stage != "quickstart":
         check_given(config, flags.config)
+
+
+def check_files(flags: Any) -> None:
+    """Raise InputError for a file of a flag by a relative path, unless it is in the commit.
+
+    The commit is the present folder, as check_flags of launch/environment.sh has it.
+    """
+    for name in FILES:
+        path = flags[name].value
+        if path is None or is_elsewhere(path) or pathlib.Path(path).exists():
+            continue
+        raise InputError(
+            f"no worker has {path}, which is relative to where it runs: commit it, or give "
+            f"--{name}=/PATH that all workers have"
+        )
 
 
 def check_paths(config: Any, file: str) -> None:

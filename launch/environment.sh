@@ -132,8 +132,9 @@ is_quickstart() {
 
 # check_flags commit|tree ARGUMENTS...: fails unless these are flags of the program in what will run, see `check_config`,
 # and keys of its config, whose batch can be split over `devices`, if that is set, whose data and weights are by no
-# relative path where there are several `hosts`, or `fresh` says that nothing is there, and are then named at all:
-# launch/check_flags.py. It needs the environment of launch/local.sh, and without it says so.
+# relative path where there are several `hosts`, or `fresh` says that nothing is there, and are then named at all; nor
+# are files of flags then by one that is not in the commit: launch/check_flags.py. It needs the environment of
+# launch/local.sh, and without it says so.
 check_flags() {
   local where=$1 code=$root place=$PWD python=${EVQGAN_VENV:-$root/.venv}/bin/python said status=0 about=()
   shift

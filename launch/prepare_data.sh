@@ -14,7 +14,7 @@
 # DEST becomes config.dataset.data_dir. The last lines say which keys of the config read the data.
 #   --bucket=gs://BUCKET/DIR     copy the data set there, too; nothing that lies there is deleted
 #   --dry_run                    print the commands
-#   --size=256, ...              other flags go to the converter, from_folder or from_tfrecord: docs/data.md
+#   --size=256, ...              other flags but --name go to the converter, from_folder or from_tfrecord: docs/data.md
 # The same command again goes on, or finds it done. SOURCE is only read, and takes as much room again in DEST, twice that
 # while it is written.
 set -euo pipefail
@@ -23,11 +23,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/environment.sh"
 
 explain "$@"
-take "bucket= dry_run" "$@"
+take "bucket= name= dry_run" "$@"
 [ ${#rest[@]} -ge 3 ] || fail "expected: bash launch/prepare_data.sh imagenet|celebahq|ffhq|NAME SOURCE DEST, got ${rest[*]:-nothing}"
 what=${rest[0]} source=${rest[1]} dest=${rest[2]}
 more=(${rest[@]+"${rest[@]:3}"}) # flags of the converter
 [[ $what =~ ^[a-z][a-z0-9_]*$ ]] || fail "expected a name of small letters, digits and _, got $what"
+[ -z "$name" ] || fail "expected no --name here, got --name=$name: the first word names the data set, now $what"
 [ -e "$source" ] || fail "there is no $source: give the folder or the file that the data come in"
 [[ $dest != gs://* ]] || fail "expected a folder as DEST, got $dest: array_record is written here first; then --bucket=$dest"
 [ -z "$bucket" ] || [[ $bucket == gs://?* ]] || fail "expected --bucket=gs://BUCKET/DIR, got $bucket"

@@ -57,6 +57,43 @@ def test_what_is_by_a_relative_path_is_on_no_other_machine(capsys, flags, messag
     assert said(capsys, [], *flags)[0] == 0
 
 
+EDIT, BOX = "--mode=edit", "--box=1,2,3,4"
+
+
+@pytest.mark.parametrize(
+    "name, flags",
+    [
+        ("image", [EDIT, "--image=in.png", BOX]),
+        ("mask", [EDIT, "--image=/in.png", "--mask=in.png"]),
+        ("image", ["--mode=reconstruct", "--image=in.png"]),
+        ("preset", ["--mode=sample", "--preset=in.png"]),
+        ("classifier_weights", ["--mode=sample", "--classifier_weights=in.png"]),
+    ],
+)
+def test_files_of_flags_are_on_other_machines_where_the_commit_has_them(
+    capsys, tmp_path, monkeypatch, name, flags
+):
+    monkeypatch.chdir(tmp_path)
+    code, error = said(capsys, ["--elsewhere"], *flags)
+    assert code == 2 and error.count("\n") == 1
+    assert "no worker has in.png, which is relative" in error and f"give --{name}=/PATH" in error
+    assert said(capsys, [], *flags) == (0, "")
+    (tmp_path / "in.png").touch()
+    assert said(capsys, ["--elsewhere"], *flags) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [EDIT, "--image=/in.png", "--preset=~/preset.json", BOX],
+        ["--mode=sample", "--acceptance=0.5", "--classifier_weights=random"],
+        ["--mode=train", "--compile_only=cpu", "--json=out.json"],
+    ],
+)
+def test_flags_of_what_machines_may_have_or_write_pass(capsys, flags):
+    assert said(capsys, ["--elsewhere"], *flags) == (0, "")
+
+
 @pytest.mark.parametrize(
     "flags",
     [

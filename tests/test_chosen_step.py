@@ -112,6 +112,8 @@ def test_samples_of_the_best_say_so_and_stay(tmp_path, capsys):
     # Of another step that is asked for they are others.
     assert run(place, "--mode=sample", "--num=1", "--step=6", out) == 2
     assert "made with step = 8, not step = 6: give another folder" in capsys.readouterr().err
+    assert run(place, "--mode=sample", "--num=1", "--step=last", out) == 2
+    assert "made with step = 8, not step = 10: give another folder" in capsys.readouterr().err
     assert not run(place, "--mode=sample", "--num=1", "--step=8", out)
     assert "they are made already: 1 sample of step 8" in capsys.readouterr().out
 

@@ -718,7 +718,8 @@ def test_numbers_of_what_does_not_run_remain_where_they_are_of_the_same_weights(
     assert found["numbers"]["frechet_pixels"] == first["numbers"]["frechet_pixels"]
     assert found["protocols"].keys() == {"distribution", "generation"}
     assert "kept beside these, measured earlier: 1 number\n" in capsys.readouterr().out
-    found["protocols"]["distribution"]["model"]["fingerprint"] = "of others"
+    for name in ("distribution", "generation"):
+        found["protocols"][name]["model"]["fingerprint"] = "of others"
     found["protocols"]["elsewhere"] = {"numbers": ["x"], "model": {"workdir": "b"}}
     found["numbers"]["x"] = 1.0
     (place / "evaluation.json").write_text(json.dumps(found))
@@ -728,8 +729,35 @@ def test_numbers_of_what_does_not_run_remain_where_they_are_of_the_same_weights(
     found = evaluation.evaluate(config, place, None, [])
     assert found["protocols"].keys() == {"generation", "elsewhere"} and found["numbers"]["x"] == 1
     line = "as distribution measured other weights than those of step 6: frechet_pixels\n"
-    assert f"no longer there, {line}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"no longer there, {line}" in told and told.count("no longer there") == 1
     assert "frechet_pixels" not in found["numbers"]
+
+
+def test_numbers_of_finished_samples_remain_while_these_are_there(
+    workdir, config, monkeypatch, capsys
+):
+    place = workdir / "generator"
+    make(config, place, None, 20)
+    file = place / "samples" / "samples.npz"
+    with np.load(file) as saved:
+        arrays = {**saved, "fingerprint": "of others"}
+    np.savez(file, **arrays)
+    config.evals = ConfigDict({"generation": {}})
+    found = evaluation.evaluate(config, place, None, [])
+    assert found["protocols"]["samples"]["model"]["fingerprint"] == "of others"
+    assert evaluation.evaluate(config, place, None, []) == found
+
+    def fails(*_):
+        raise InputError("a damaged image")
+
+    monkeypatch.setattr(evaluation, "evaluate_samples", fails)
+    assert evaluation.evaluate(config, place, None, []) == found
+    assert "no longer there" not in capsys.readouterr().out
+    file.unlink()
+    assert evaluation.evaluate(config, place, None, [])["protocols"].keys() == {"generation"}
+    line = "no longer there, as samples measured other weights than those of step 6: "
+    assert line in capsys.readouterr().out
 
 
 def test_of_several_processes_all_end_where_one_cannot_evaluate(workdir, config, monkeypatch):

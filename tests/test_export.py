@@ -147,6 +147,30 @@ def test_numbers_of_these_weights_come_with_their_cards(place, models, tmp_path)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found.evaluation
 
 
+def test_numbers_of_other_weights_are_left_out_unless_another_file_has_these(models, tmp_path):
+    mark = subject_of(models["run"]).model.tokenizer
+
+    def kept(folder, names, mark):
+        folder.mkdir()
+        cards = {"reconstruction": {"numbers": names, "model": {"fingerprint": mark}}}
+        found = {"numbers": dict.fromkeys(names, 1.0), "protocols": cards}
+        (folder / "evaluation.json").write_text(json.dumps(found))
+        return folder
+
+    def said(*places):
+        lines = []
+        found = gathered.evaluation_of([*places], models["run"].state, lines.append)
+        assert found["numbers"] == {"mse": 1.0, "psnr": 1.0}
+        return lines
+
+    right = kept(tmp_path / "q", ["mse", "psnr"], mark)
+    assert not said(kept(tmp_path / "same", ["psnr"], "0123"), right)
+    for names, which in ((["psnr", "lpips"], ": lpips"), (["lpips"], "")):
+        other = kept(tmp_path / "-".join(names), names, "0123")
+        of = f"the numbers of reconstruction in {other / 'evaluation.json'} are of other weights"
+        assert said(right, other) == said(other, right) == [f"{of}, and are left out{which}"]
+
+
 @pytest.mark.parametrize("part, others", [("tokenizer", 1), ("generator", 0)])
 def test_a_part_of_a_quickstart_has_its_numbers_from_where_both_were_measured(
     place, models, tmp_path, part, others

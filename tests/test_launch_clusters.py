@@ -402,6 +402,7 @@ def test_data_are_copied_to_a_bucket_from_which_nothing_is_deleted(machine):
     [
         (["imagenet", "."], "expected: bash launch/prepare_data.sh"),
         (["image net", ".", "data"], "expected a name of small letters"),
+        (["mine", ".", "data", "--name=other"], "the first word names the data set, now mine"),
         (["imagenet", "nothing", "data"], "there is no nothing"),
         (["imagenet", ".", "gs://bucket"], "then --bucket=gs://bucket"),
         (["imagenet", ".", "data", "--bucket=bucket"], "expected --bucket=gs://BUCKET/DIR"),

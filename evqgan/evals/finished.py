@@ -4,8 +4,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,19 @@ def read(file: str | os.PathLike[str]) -> Finished:
     count, height, width, _ = images.shape
     produced = Produced("samples", count, (height, width), seed=seed, labels=asked, sampler=sampler)
     return Finished(images, labels, MadeBy(step, *marks), produced)
+
+
+def are_of(file: str | os.PathLike[str], card: Mapping[str, Any]) -> bool:
+    """Return whether samples are there, and of the weights that a card of numbers names, as JSON.
+
+    Samples of an older version, which say their step alone, are of any weights of that step.
+    """
+    try:
+        made_by = read(file).made_by
+    except InputError:
+        return False
+    there = card.get("model") or {}
+    return all(value in ("", there.get(name)) for name, value in made_by._asdict().items())
 
 
 def in_words(labels: Sequence[int]) -> str:

@@ -266,15 +266,20 @@ def enter(evaluation: Evaluation, numbers: Mapping[str, Any], card: Card) -> Non
     evaluation["protocols"][card.evaluator] = {"numbers": list(numbers), **card.as_json()}
 
 
-def forget_others(evaluation: Evaluation, models: Sequence[ModelCard | ForeignModel]) -> None:
+def forget_others(
+    evaluation: Evaluation, models: Sequence[ModelCard | ForeignModel], kept: Sequence[str]
+) -> None:
     """Remove the numbers that are of other weights of one of these models, and say which.
 
     models: those that are measured now; of the workdirs of others all numbers remain.
+    kept: evaluators whose numbers remain, or are measured again.
     """
     for now in models:
         for name, card in list(evaluation["protocols"].items()):
             there = card.get("model") or {}
             if not isinstance(now, ModelCard) or there.get("workdir") != now.workdir:
+                continue
+            if name in kept:
                 continue
             if all(there.get(x) == getattr(now, x) for x in ("fingerprint", "tokenizer")):
                 continue

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
 from evqgan.data import pipeline
 from evqgan.data.dataset import Dataset
 
@@ -17,7 +18,10 @@ UNEVEN = 0.1
 
 
 class Frequencies(NamedTuple):
-    """How often real images are of each class: names, and int [classes]."""
+    """How often real images are of each class: names, and int [classes].
+
+    Files of a folder are counted, those that turn out not to decode among them.
+    """
 
     names: Sequence[str]
     counts: np.ndarray
@@ -31,11 +35,11 @@ class Frequencies(NamedTuple):
         if np.abs(shares - 1 / len(shares)).sum() / 2 <= UNEVEN:
             return ""
         most, least = int(np.argmax(self.counts)), int(np.argmin(self.counts))
-        there = f"real images have {self.names[most]!r} {self.counts[most]:,} times"
-        also = f"{self.names[least]!r} {self.counts[least]:,} times"
+        there = f"{counted(self.counts[most], 'file')} of {self.names[most]!r}"
+        also = f"{self.counts[least]:,} of {self.names[least]!r}"
         return (
-            f"generated images are of all classes in turn, {there} and {also}: a distance is the "
-            f"larger for that; {key}=data generates classes as often as they are there"
+            f"generated images are of all classes in turn, and there are {there} and {also}: a "
+            f"distance is the larger for that; {key}=data generates classes as often as these"
         )
 
 

@@ -191,7 +191,8 @@ def evaluation_of(
     """Return the numbers in the evaluation.json of workdirs, later ones first, and their cards.
 
     Numbers of other weights than those of `state` are left out, and of a tokenizer those of a
-    generator; `say` takes a line on each such card, and on the lack of any number.
+    generator; `say` takes a line on each such card, unless another file has all its numbers of
+    these weights, and on the lack of any number.
     """
     generator = state.get("tokenizer")
     tokenizer = generator or {"params": state["ema"], "codebook": state["codebook"]}
@@ -200,6 +201,7 @@ def evaluation_of(
         *([provenance.fingerprint(state["ema"])] if generator else []),
     }
     found: provenance.Evaluation = {"numbers": {}, "protocols": {}}
+    left_out: list[tuple[str, list[str]]] = []  # whose numbers, and which
     for place in places:
         file = place / "evaluation.json"
         if not file.is_file():
@@ -208,10 +210,10 @@ def evaluation_of(
         for name, card in theirs["protocols"].items():
             model = card.get("model") or {}
             if model.get("tokenizer") and not generator:
-                say(f"the numbers of {name} in {file} are of a generator, and are left out")
+                left_out.append((f"{name} in {file} are of a generator", card["numbers"]))
                 continue
             if model.get("fingerprint") not in known:
-                say(f"the numbers of {name} in {file} are of other weights, and are left out")
+                left_out.append((f"{name} in {file} are of other weights", card["numbers"]))
                 continue
             for images in (card.get("real"), card.get("heldout")):
                 if images and pathlib.Path(images["source"]).is_dir():
@@ -219,6 +221,10 @@ def evaluation_of(
             for number in card["numbers"]:
                 found["numbers"][number] = theirs["numbers"].get(number)
             found["protocols"][name] = card
+    for whose, numbers in left_out:
+        if absent := [number for number in numbers if number not in found["numbers"]]:
+            which = "" if absent == numbers else f": {', '.join(absent)}"
+            say(f"the numbers of {whose}, and are left out{which}")
     if not found["numbers"]:
         say("no numbers: none were measured of these weights (--mode=evaluate)")
     return found

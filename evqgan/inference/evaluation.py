@@ -83,8 +83,11 @@ def evaluate(
     with processes.together():
         found = remaining(file)  # as another call may have written it meanwhile
     if not metrics:
-        cards = [card for _, card in measured if card.evaluator != "samples"]  # as their file says
-        provenance.forget_others(found, [card.model for card in cards])
+        cards = [card for _, card in measured]
+        of_samples = finished.are_of(samples, found["protocols"].get("samples", {}))
+        kept = [*(card.evaluator for card in cards), *(["samples"] if of_samples else [])]
+        models_now = [card.model for card in cards if card.evaluator != "samples"]  # of their file
+        provenance.forget_others(found, models_now, kept)
     before = dict(found["numbers"])
     for numbers, card in measured:
         provenance.enter(found, numbers, card)

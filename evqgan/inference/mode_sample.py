@@ -164,8 +164,10 @@ def is_finished(
     """
     if there is None:
         return False
-    name = {"classifier": rejection.name_of(classifier)} if classifier else {}
-    finished_samples.check(out, there, name, request.advice)
+    known: Settings = {"classifier": rejection.name_of(classifier)} if classifier else {}
+    if request.step is not None:  # which step is the last one is known only now
+        known["step"] = model.step
+    finished_samples.check(out, there, known, request.advice)
     of_model = made_by(model), model.weights_path
     why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
     done = (
