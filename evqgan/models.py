@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evqgan.core import build, checkpoint, chosen_step, exported, exported_weights, kinds
+from evqgan.core import (
+    build,
+    checkpoint,
+    chosen_step,
+    exported,
+    exported_weights,
+    flag_kinds,
+    kinds,
+)
 from evqgan.core.errors import ContractError, InputError
 from evqgan.data import transforms
 from evqgan.data.dataset import Dataset
@@ -223,9 +231,9 @@ def find_step(workdir: str | os.PathLike[str], config: Any, step: chosen_step.St
 
     Raises InputError, before anything is built, where there is no such checkpoint.
     """
-    is_name = isinstance(step, str) and step in chosen_step.NAMES
+    is_name = isinstance(step, str) and step in flag_kinds.STEPS
     if not (step is None or is_name or kinds.fits(step, int)):
-        expected = f"{kinds.describe(int)}, {' or '.join(map(repr, chosen_step.NAMES))}"
+        expected = f"{kinds.describe(int)}, {' or '.join(map(repr, flag_kinds.STEPS))}"
         raise InputError(f"expected a step that is {expected}, got {step!r}")
     folder = exported.find(workdir)
     if not exported.is_one(folder):

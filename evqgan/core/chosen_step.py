@@ -6,9 +6,8 @@ from typing import Literal, TypeAlias
 from evqgan.core import checkpoint, retention, stores
 from evqgan.core.errors import InputError
 
-# As people give it: a number, or one of NAMES; None is "last".
+# As people give it: a number, or one of `flag_kinds.STEPS`; None is "last".
 Step: TypeAlias = int | Literal["best", "last"] | None
-NAMES = ("best", "last")
 
 
 def number_of(workdir: str | os.PathLike[str], step: Step) -> int | None:

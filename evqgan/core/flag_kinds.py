@@ -18,13 +18,16 @@ class _Whole(flags.IntegerParser):
         return int(argument)
 
 
+STEPS = ("best", "last")  # which checkpoint of a run, in place of a number (`chosen_step`)
+
+
 class _Step(flags.ArgumentParser):
-    """The step of a checkpoint, or which of them it is (`chosen_step.NAMES`)."""
+    """The step of a checkpoint, or one of STEPS."""
 
     syntactic_help = "the step of a checkpoint, best or last"
 
     def parse(self, argument: Any) -> Any:
-        return argument if argument in ("best", "last") else whole(0).parse(argument)
+        return argument if argument in STEPS else whole(0).parse(argument)
 
 
 class _Texts(flags.ListParser):
