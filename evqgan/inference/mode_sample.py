@@ -28,7 +28,6 @@ from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import Progress, counted, duration
 from evqgan.data.folder import check_apart
-from evqgan.evals.provenance import MadeBy, fingerprints
 from evqgan.inference import (
     filmstrip,
     finished_samples,
@@ -168,7 +167,7 @@ def is_finished(
     if request.step is not None:  # which step is the last one is known only now
         known["step"] = model.step
     finished_samples.check(out, there, known, request.advice)
-    of_model = made_by(model), model.weights_path
+    of_model = resumable.made_by(model), model.weights_path
     why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
     done = (
         f"{counted(request.num, 'sample')} of {checkpoint.trained(model.step)} with these settings"
@@ -233,7 +232,7 @@ def card_of(
     request: SampleRequest, model: Model, classifier: Any, candidates: int
 ) -> dict[str, Any]:
     """Return what samples.npz says of how its images were made."""
-    card: dict[str, Any] = {**made_by(model)._asdict(), "seed": request.seed}
+    card: dict[str, Any] = {**resumable.made_by(model)._asdict(), "seed": request.seed}
     card["sampler"] = json.dumps(dict(model.sampler))
     if classifier:
         card |= {"acceptance": request.acceptance, "classifier": rejection.name_of(classifier)}
@@ -241,11 +240,6 @@ def card_of(
     if model.classes and model.class_names:
         card["class_names"] = model.class_names
     return card
-
-
-def made_by(model: Model) -> MadeBy:
-    """Return which model it is, as cards say it."""
-    return MadeBy(model.step, *fingerprints(model.state))
 
 
 def write(

@@ -17,7 +17,7 @@ import numpy as np
 from evqgan.core import files, limits, processes, scratch, signals
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
-from evqgan.evals.provenance import fingerprints
+from evqgan.evals.provenance import MadeBy, fingerprints
 from evqgan.inference import unfinished_samples
 from evqgan.inference.core import CoreModel
 from evqgan.inference.sample_settings import Settings, describe
@@ -104,9 +104,13 @@ def settings_of(
     """
     sampler, folder = {**model.sampler, **task.changes}, task.folder or "."
     known = describe(model.workdir, folder, sampler, task.seed, task.labels, acceptance)
-    own, of_tokenizer = fingerprints(model.state) if task.folder else ("", "")
-    weights = {"step": model.step, "fingerprint": own, "tokenizer": of_tokenizer}
-    return {**known, **weights, "classifier": classifier}
+    weights = made_by(model) if task.folder else MadeBy(model.step)
+    return {**known, **weights._asdict(), "classifier": classifier}
+
+
+def made_by(model: CoreModel) -> MadeBy:
+    """Return which model it is, as cards say it."""
+    return MadeBy(model.step, *fingerprints(model.state))
 
 
 @contextlib.contextmanager
