@@ -1,6 +1,7 @@
 """The loop: exact resume after SIGTERM and kill -9, refusals, a stop on numbers not finite."""
 
 import fnmatch
+import functools
 import json
 import os
 import pathlib
@@ -113,29 +114,40 @@ def wait_for_step(process, workdir, step):
     raise AssertionError(f"step {step} never came")
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def straight(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def trained_straight(tmp_path_factory):
+    """What `straight` gives, of a stage: trained once, in whichever order tests ask for it."""
+
+    @functools.cache
+    def trained(stage):
+        config = config_of(stage)
+        workdir = tmp_path_factory.mktemp("straight") / "run"
+        failed = config.copy_and_resolve_references()
+        failed.optimizer.learning_rate = 0.5
+        resume_rules.claim(workdir, failed)
+        evaluate = reporting.Reporter.evaluate
+
+        def evaluate_and_stop(self, step, state):
+            if step == 60:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate(self, step, state)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(stopping.Stopped) as stopped:
+            patch.setattr(reporting.Reporter, "evaluate", evaluate_and_stop)
+            loop.train(config.copy_and_resolve_references(), workdir)
+        assert (stopped.value.code, stopped.value.step) == (143, 60)
+        return config, workdir
+
+    return trained
+
+
+@pytest.fixture(params=[1, 2])
+def straight(request, trained_straight):
     """A config and the workdir of a run of it that nothing interrupted before its last evaluation.
 
     A signal came in that one. Another run there failed before it had trained.
     """
-    config = config_of(request.param)
-    workdir = tmp_path_factory.mktemp("straight") / "run"
-    failed = config.copy_and_resolve_references()
-    failed.optimizer.learning_rate = 0.5
-    resume_rules.claim(workdir, failed)
-    evaluate = reporting.Reporter.evaluate
-
-    def evaluate_and_stop(self, step, state):
-        if step == 60:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(self, step, state)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(stopping.Stopped) as stopped:
-        patch.setattr(reporting.Reporter, "evaluate", evaluate_and_stop)
-        loop.train(config.copy_and_resolve_references(), workdir)
-    assert (stopped.value.code, stopped.value.step) == (143, 60)
-    return config, workdir
+    return trained_straight(request.param)
 
 
 @pytest.mark.parametrize(
