@@ -61,20 +61,52 @@ def like(model):
     return jax.eval_shape(lambda: {"params": gpt.init(model, jax.random.key(0), words)})
 
 
-def greedy(model, params, words, number):
-    """words [B,P] and the `number` likeliest ones after them -> [B,P+number]."""
-    count = words.shape[1]
-    if model.unmasked <= count:
-        model = model.clone(latent=(1, number), condition_tokens=count)
+@functools.cache
+def whole(path):
+    """The model of a file without a cache, compiled."""
+    model, params, _, _, _ = recording(path)
+    return jax.jit(functools.partial(model.apply, {"params": params}))
+
+
+@functools.cache
+def begun(path, count, step=False):
+    """What a cache of `count` words holds; if `step`, logits and the cache one word later."""
+    model, params, _, inputs, _ = recording(path)
+    shorter = model.clone(
+        condition_tokens=count,
+        unmasked=min(model.unmasked, count),
+        latent=(1, model.positions - count + 1),
+    )
+    ours, idx = functools.partial(shorter.apply, {"params": params}), inputs["idx"]
+
+    @jax.jit
+    def run():
+        logits, cache = ours(idx[:, :count], method="begin")
+        return ours(cache, idx[:, count], 1, method="step") if step else (logits, cache)
+
+    return run()
+
+
+@functools.cache
+def greedy(path, count, number, cached=False):
+    """`count` words of a file and the `number` likeliest ones after them -> [B,count+number].
+
+    If `cached`, only what is given sees what comes after it: what is made changes nothing of that.
+    """
+    model, params, _, inputs, _ = recording(path)
+    words = inputs["idx"][:, :count]
+    if cached or model.unmasked <= count:
+        model = model.clone(
+            unmasked=min(model.unmasked, count), condition_tokens=count, latent=(1, number)
+        )
         ids = jnp.zeros((len(words), 1, number, 1), jnp.int32)
         mask = jnp.ones((len(words), 1, number), bool)
         request = Request(ids, mask, words, jax.random.split(jax.random.key(0), len(words)))
         run = jax.jit(lambda p: gpt.sample(model, p, request, gpt.Settings(temperature=0.0)).tokens)
         return np.concatenate([words, run(params)[:, 0, :, 0]], axis=1)
-    run = jax.jit(functools.partial(model.apply, {"params": params}))
     # What was made changes what the first tokens see: no cache can be right.
     for _ in range(number):
-        logits = run(words[:, :1], words[:, 1:])
+        logits = whole(path)(words[:, :1], words[:, 1:])
         words = np.concatenate([words, np.argmax(logits[:, -1:], axis=-1)], axis=1)
     return words
 
@@ -95,21 +127,8 @@ def gradients(path):
     "path, name", recorded("taming_gpt*.npz"), ids=lambda x: getattr(x, "stem", x)
 )
 def test_output_is_the_recorded_one(path, name):
-    model, params, _, inputs, outputs = recording(path)
-    idx, wanted = inputs["idx"], outputs[name]
-    run = jax.jit(functools.partial(model.apply, {"params": params}))
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def begun(count, step=False):
-        """What a cache of `count` words holds; if `step`, logits and the cache one word later."""
-        shorter = model.clone(
-            condition_tokens=count,
-            unmasked=min(model.unmasked, count),
-            latent=(1, model.positions - count + 1),
-        )
-        ours = functools.partial(shorter.apply, {"params": params})
-        logits, cache = ours(idx[:, :count], method="begin")
-        return ours(cache, idx[:, count], 1, method="step") if step else (logits, cache)
+    _, _, _, inputs, outputs = recording(path)
+    idx, wanted, run = inputs["idx"], outputs[name], whole(path)
 
     def present(cache, part):
         return jnp.einsum("lbtkhd->lkbhtd", cache["kv"][:, :, part])
@@ -124,7 +143,9 @@ def test_output_is_the_recorded_one(path, name):
         close(gradients(path)[0][None], wanted, 1e-5)
     elif match := re.fullmatch(r"past_(logits|present)_(prefill|step)(\d+)", name):
         what, how, count = match[1], match[2], int(match[3])
-        logits, cache = begun(count) if how == "prefill" else begun(count - 1, step=True)
+        logits, cache = (
+            begun(path, count) if how == "prefill" else begun(path, count - 1, step=True)
+        )
         if what == "present":
             close(
                 present(cache, slice(count) if how == "prefill" else slice(count - 1, count)),
@@ -137,22 +158,14 @@ def test_output_is_the_recorded_one(path, name):
         else:
             close(logits[:, None], wanted, 1e-5)
     elif match := re.fullmatch(r"greedy_sample_prefix(\d+)_steps(\d+)", name):
-        np.testing.assert_array_equal(
-            greedy(model, params, idx[:, : int(match[1])], int(match[2])), wanted
-        )
+        np.testing.assert_array_equal(greedy(path, int(match[1]), int(match[2])), wanted)
     elif match := re.fullmatch(r"greedy_sample_with_past_prefix(\d+)_steps(\d+)", name):
         count = int(match[1])
-        cached = model.clone(
-            unmasked=min(model.unmasked, count), condition_tokens=max(count, 1), latent=(1, 1)
-        )
-        np.testing.assert_array_equal(
-            greedy(cached, params, idx[:, :count], int(match[2]))[:, count:], wanted
-        )
+        found = greedy(path, count, int(match[2]), cached=True)
+        np.testing.assert_array_equal(found[:, count:], wanted)
     elif name.startswith("greedy_topk"):  # the likeliest is among the k likeliest
         (count,) = {int(m[1]) for x in outputs if (m := re.match(r"greedy_sample_prefix(\d+)", x))}
-        np.testing.assert_array_equal(
-            greedy(model, params, idx[:, :count], wanted.shape[1] - count), wanted
-        )
+        np.testing.assert_array_equal(greedy(path, count, wanted.shape[1] - count), wanted)
     elif match := re.fullmatch(r"topk(\d+)_topp(\d)(\d*)_kept", name):
         logits = run(idx[:, :1], idx[:, 1:])[:, -1]
         kept = restrict(logits, int(match[1]), float(f"{match[2]}.{match[3]}")) > -jnp.inf
