@@ -124,26 +124,21 @@ def test_global_token_is_a_convolution_with_kernel_and_stride_of_the_window(smal
     np.testing.assert_allclose(of_blocks, expected, rtol=1e-5, atol=1e-5)
 
 
-def token_gradient(small, grid):
-    """How much the logits depend on the embedding of a token that is only where `grid` has it."""
+def token_gradient(small):
+    """grid -> how much the logits depend on the embedding of a token that is nowhere but there."""
     model, params, inputs, _ = small
     marker = CODES - 1
     clean = lambda x: jnp.where(x == marker, 0, x)  # noqa: E731
-    inputs = {
-        **inputs,
-        "ring": clean(inputs["ring"]),
-        "target": clean(inputs["target"]),
-        "grid": grid,
-    }
+    inputs = {**inputs, "ring": clean(inputs["ring"]), "target": clean(inputs["target"])}
 
-    def total(row):
+    def total(row, grid):
         embedding = params["codes_and_mask"]["embedding"].at[marker].set(row)
         changed = {**params, "codes_and_mask": {"embedding": embedding}}
-        return jnp.sum(jnp.square(model.apply({"params": changed}, **inputs)))
+        return jnp.sum(jnp.square(model.apply({"params": changed}, **{**inputs, "grid": grid})))
 
-    return float(
-        jnp.abs(jax.jit(jax.grad(total))(params["codes_and_mask"]["embedding"][marker])).sum()
-    )
+    gradient = jax.jit(jax.grad(total))
+    row = params["codes_and_mask"]["embedding"][marker]
+    return lambda grid: float(jnp.abs(gradient(row, grid)).sum())
 
 
 def test_a_target_sees_no_global_of_its_own_block_and_of_none_after_it(small):
@@ -151,9 +146,10 @@ def test_a_target_sees_no_global_of_its_own_block_and_of_none_after_it(small):
     model, _, inputs, _ = small
     marker = CODES - 1
     blocks = blocks_of(jnp.where(inputs["grid"] == marker, 0, inputs["grid"])[:, 0], 2)
+    gradient = token_gradient(small)
 
     def sees(block):
-        return token_gradient(small, grid_of(blocks.at[0, block].set(marker), 6, 8, 2)[:, None])
+        return gradient(grid_of(blocks.at[0, block].set(marker), 6, 8, 2)[:, None])
 
     own = 5
     assert sees(own) == 0.0 and sees(own - 1) > 1e-4
@@ -314,19 +310,29 @@ def test_sampling_sees_what_the_uncached_model_says(attention, tokens, order, ho
     corner and a whole image: blocks that one image generates are given in another.
     """
     model = model_of(attention=attention, global_tokens=tokens, classes=3)
-    params, label, keys = moved(model), jnp.array([1, 0, 2]), jax.random.split(jax.random.key(0), 3)
+    sampled, request = model.clone(**how), box_and_others()
+    settings = multigrained.Settings(steps=3, order=order)
+    run = jax.jit(lambda p: multigrained.sample(sampled, p, request, settings).tokens)
+    found = np.asarray(run(moved(model)))[..., 0]
+    # A draw on a knife's edge of rounding may fall the other way, and all of its image after it.
+    assert np.mean(np.all(found == sampled_plainly(model, order), axis=(1, 2))) >= 2 / 3
+
+
+def box_and_others():
+    """A request for a box, a whole image and a corner."""
     ids = jax.random.randint(jax.random.key(1), (3, 6, 8, 1), 0, CODES)
     mask = (
         jnp.zeros((3, 6, 8), bool).at[0, 2:5, 3:8].set(True).at[1].set(True).at[2, :3, :3].set(True)
     )
-    request, settings = Request(ids, mask, label, keys), multigrained.Settings(steps=3, order=order)
-    sampled = model.clone(**how)
-    out = jax.jit(lambda p: multigrained.sample(sampled, p, request, settings).tokens)(params)
-    uncached = jax.jit(lambda p: plain_sample(model, p, ids[..., 0], mask, label, keys, order))(
-        params
-    )
-    # A draw on a knife's edge of rounding may fall the other way, and all of its image after it.
-    assert np.mean(np.all(np.asarray(out[..., 0] == uncached), axis=(1, 2))) >= 2 / 3
+    return Request(ids, mask, jnp.array([1, 0, 2]), jax.random.split(jax.random.key(0), 3))
+
+
+@functools.cache
+def sampled_plainly(model, order):
+    """What `plain_sample` makes of `box_and_others` [3,6,8], once for each model and order."""
+    request = box_and_others()
+    run = jax.jit(lambda p: plain_sample(model, p, request, order))
+    return np.asarray(run(moved(model)))
 
 
 def test_sampling_has_no_loop_over_layers_where_training_has_none():
@@ -343,8 +349,9 @@ def test_sampling_has_no_loop_over_layers_where_training_has_none():
     assert loops(1) > 0 == loops(0)
 
 
-def plain_sample(model, params, ids, mask, label, keys, order):
+def plain_sample(model, params, request, order):
     """Block by block without any cache: the model is run on the whole context for every logit."""
+    ids, mask, label, keys = request.ids[..., 0], request.mask, request.label, request.keys
     ring_index = jnp.asarray(ring_and_target(6, 8, 2, 1)[0])
     step = jnp.asarray(step_of_block(6, 8, 2, 1, order))[None]
     rank = masking.rank_blocks(mask, step, 2) if model.global_tokens == "ordered" else None
