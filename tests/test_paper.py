@@ -418,7 +418,7 @@ def test_images_that_are_not_held_are_counted_once_for_all_networks(monkeypatch)
     for names in (("a",), ("a", "b")):
         real, networks, beside, held = quality._read.__wrapped__(data, 1, False, names, "")
         assert held is None and len(beside.cards) == len(networks) == len(names)
-        sets.append(real.image_set(dataset, dataset.train))
+        sets.append(real.image_set(dataset.train))
     assert sets[0] == sets[1] and sets[0].count == len(pipeline.open_split(dataset, dataset.train))
     assert quality._read.__wrapped__(data, 1, False, (), "")[1:] == ([], None, None)
 

@@ -178,7 +178,7 @@ def of_generator(
     measured = Measured(
         FOLDER.name,
         produced,
-        real=real.image_set(dataset, dataset.train) if beside or held else None,
+        real=real.image_set(dataset.train) if beside or held else None,
         features=features,
         settings={"views": views, **(held.settings if held else {})},
         warnings=lines,
@@ -258,9 +258,7 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
     keep = bool(model.classes)
     against = AgainstReal(real.train, real.heldout, model.size, colour=colour, keep=keep)
     found = against.numbers_of_heldout()
-    sets = {
-        name: real.image_set(dataset, getattr(dataset, name)) for name in ("train", "validation")
-    }
+    sets = {name: real.image_set(getattr(dataset, name)) for name in ("train", "validation")}
     return {
         "system": "real images, held out",
         "frechet_pixels": found.get("frechet_pixels"),
