@@ -141,7 +141,7 @@ def real_images(
     found = protocols.OF_SAMPLES[protocol or measured.get("protocol", "folder")]
     if not given.crop:
         dataset = protocols.view(found, dataset, f"{KEY}.protocol")
-    split = given.split or measured.get("split") or protocols.split_of(found, dataset)
+    split = given.split or measured.get("split") or dataset.train
     return dataset, split, found, measured
 
 

@@ -104,7 +104,7 @@ class Evaluator:
         self.seed = seed
         tokenizer = models.of_stage2(config).tokenizer
         self.grid_and_depth = (*tokenizer.grid, tokenizer.network.quantizer.depth)
-        self.split = split or protocols.split_of(self.protocol, view)
+        self.split = split or view.train
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
         self.metrics = metrics_per_network(metrics, self.networks, f"{KEY}.")
         # Measured once, as they depend on no state.
