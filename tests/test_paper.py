@@ -254,7 +254,7 @@ def of_kind(size=32, coder="cnn", quantizer="ema", folder="a", weights=0.0, **ke
     data = {"folder": folder, "name": "digits"}
     config = {"stage": "stage2", "tokenizer": {"model": model}, "dataset": data}
     state = {"tokenizer": {"codebook": np.full((2, 2), weights)}}
-    given = {"size": (size, size), "factor": 4, "classes": 0, "state": state}
+    given = {"size": (size, size), "grid": (size // 4, size // 4), "classes": 0, "state": state}
     return types.SimpleNamespace(config=ConfigDict(config), **given)
 
 
