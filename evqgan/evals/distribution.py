@@ -97,7 +97,8 @@ class Evaluator:
         limits.limit_work(samples, limits.IMAGES, f"images to generate ({KEY}.samples)", None)
         if reference and split:
             raise InputError(f"{KEY}: split and reference both say which real images: give one")
-        self.batches, self.sample, self.learned = batches.of(view), sample, batches.dataset
+        self.batches, self.sample = dataclasses.replace(batches, dataset=view), sample
+        self.learned = batches.dataset
         self.classes = config.generator.get("classes", 0)
         self.finished = self._read(file, view.shape) if file else None
         self.samples = self.finished.produced.count if self.finished else samples
