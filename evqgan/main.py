@@ -250,11 +250,8 @@ def trained_with(workdir: pathlib.Path, names: list[str]) -> Any:
 
 def reads(mode: str, key: str) -> bool:
     """Return whether a mode reads a dotted key of a config, see `flags.READ`."""
-
-    def within(sections: tuple[str, ...]) -> bool:
-        return any(f"{key}.".startswith(f"{section}.") for section in sections)
-
-    return within(table.READ[mode]) and (mode == "encode" or not within(table.TRAINED))
+    is_read = build.within(key, table.READ[mode])
+    return is_read and (mode == "encode" or not build.within(key, table.TRAINED))
 
 
 def config_of(flags: Any) -> ConfigDict:

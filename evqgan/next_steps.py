@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +10,10 @@ from ml_collections import ConfigDict
 
 from evqgan.core import build, config_files, exported
 from evqgan.core.errors import InputError
+from evqgan.core.quickstart_record import LENGTH
 from evqgan.data.dataset import Dataset
 
 PROGRAM = "python -m evqgan.main"
-DURATION = re.compile(r"--config\.((tokenizer|generator)\.)?duration=")
 # Keys of dataset that are not which images they are: a generator has its own.
 OF_STAGE1 = ("codes", "flip", "crop", "min_scale", "workers", "classes")
 
@@ -69,7 +68,7 @@ def after_both(file: str, config: ConfigDict, workdir: pathlib.Path, keys: Seque
     own = f"{PROGRAM} --config=configs/folder.py --config.dataset.folder=FOLDER"
     more = f"{PROGRAM} --mode=sample --workdir={place} --num=64 --out={place}/more"
     if folder := config.generator.dataset.get("folder"):
-        again = [key for key in keys if not DURATION.match(key)]  # or it is another run
+        again = [key for key in keys if not LENGTH.match(key)]  # or it is another run
         words = [f"--config={file}", *again, f"--workdir={workdir}"]
         own = f'{PROGRAM} {shlex.join(words)} --config.duration="NUMBER steps"'
     what = "longer training" if folder else "your own pictures"

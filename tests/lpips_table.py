@@ -1,6 +1,7 @@
 """Table of weight names: the `lpips` package -> our LPIPS, for recordings that hold all of it."""
 
 from evqgan.convert import frozen
+from evqgan.convert.mapping import layer
 
 # Trunk and heads in one, as in the state of the `lpips` package and of taming-transformers (there
 # under loss.perceptual_loss): the collection "frozen" of `evqgan.losses.lpips.Distance`.
@@ -8,7 +9,7 @@ LPIPS_PACKAGE = [
     *(
         row
         for number, stage, conv in frozen.vgg_layers()
-        for row in frozen.affine(
+        for row in layer(
             f"net.slice{stage}.{number}", f"trunk/params/stage{stage}/conv{conv}", "conv"
         )
     ),

@@ -343,7 +343,8 @@ def test_an_edit_that_is_interrupted_leaves_the_last_ones_and_files_of_others_st
     out.mkdir()
     save(out / "edit_mine.png", picture())
     masked, results = picture(), np.stack([picture()] * 3)
-    mode_edit.write(out, masked, results)
+    made = [mode_edit.MADE] * len(results)
+    mode_edit.write(out, masked, results, made)
     save(out / "edit_1000.txt.png", picture())
     before, save_png = files_of(out), pictures.save_png
     assert len(before) == 7
@@ -355,7 +356,7 @@ def test_an_edit_that_is_interrupted_leaves_the_last_ones_and_files_of_others_st
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pictures, "save_png", interrupted)
-        mode_edit.write(out, 255 - masked, 255 - results)
+        mode_edit.write(out, 255 - masked, 255 - results, made)
     assert files_of(out) == before
     edit(config, workdir, out=out, image=image, box=["0", "0", "8", "8"], num=1)
     left = {name for name in before if name not in ("edit_001.png", "edit_002.png")}

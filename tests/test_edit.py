@@ -44,7 +44,8 @@ class Painter:
     many images at once.
     """
 
-    size, factor, depth, classes, sampler, generator = (32, 32), 4, 1, 0, {}, "a painter"
+    size, factor, grid, depth = (32, 32), 4, (8, 8), 1
+    classes, sampler, generator = 0, {}, "a painter"
 
     def __init__(self):
         self.masks, self.seeds, self.batches = [], [], set()
@@ -295,7 +296,7 @@ def test_the_margin_is_made_anew_and_the_rest_is_encoded():
     "side, factor, margin, feather", [(32, 4, 0, 2), (256, 16, 1, 8), (256, 8, 1, 4)]
 )
 def test_margin_and_feather_follow_the_grid(side, factor, margin, feather):
-    model = types.SimpleNamespace(size=(side, side), factor=factor)
+    model = types.SimpleNamespace(grid=(side // factor, side // factor), factor=factor)
     assert editing.extent(model, None, None) == (margin, feather)
     assert editing.extent(model, 3, 0) == (3, 0)
 

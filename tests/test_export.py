@@ -509,7 +509,7 @@ def test_it_is_not_trained_in_place_and_a_generator_can_be_trained_on_it(shipped
 class Painter:
     """A model whose samples are real images, or paler; of any ids it makes noise."""
 
-    factor, size, codes, depth = 4, (32, 32), 64, 1
+    grid, codes, depth = (8, 8), 64, 1
 
     def __init__(self, images):
         self.images = images

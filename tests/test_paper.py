@@ -254,7 +254,7 @@ def of_kind(size=32, coder="cnn", quantizer="ema", folder="a", weights=0.0, **ke
     data = {"folder": folder, "name": "digits"}
     config = {"stage": "stage2", "tokenizer": {"model": model}, "dataset": data}
     state = {"tokenizer": {"codebook": np.full((2, 2), weights)}}
-    given = {"size": (size, size), "factor": 4, "classes": 0, "state": state}
+    given = {"size": (size, size), "grid": (size // 4, size // 4), "classes": 0, "state": state}
     return types.SimpleNamespace(config=ConfigDict(config), **given)
 
 
@@ -418,7 +418,7 @@ def test_images_that_are_not_held_are_counted_once_for_all_networks(monkeypatch)
     for names in (("a",), ("a", "b")):
         real, networks, beside, held = quality._read.__wrapped__(data, 1, False, names, "")
         assert held is None and len(beside.cards) == len(networks) == len(names)
-        sets.append(real.image_set(dataset, dataset.train))
+        sets.append(real.image_set(dataset.train))
     assert sets[0] == sets[1] and sets[0].count == len(pipeline.open_split(dataset, dataset.train))
     assert quality._read.__wrapped__(data, 1, False, (), "")[1:] == ([], None, None)
 

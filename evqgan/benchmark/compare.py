@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evqgan.core import cards
 from evqgan.core.cli import TEXTS, Flag
 from evqgan.core.errors import InputError, cut
 from evqgan.evals import provenance
@@ -106,7 +107,8 @@ def check(
     for evaluator in evaluators:
         pair = [found["protocols"][evaluator] for found in (first, second)]
         one, other = (behind(card, common(*pair)) for card in pair)
-        for place, a, b in provenance.forbidden(one, other, allowed):
+        found = cards.differences(one, other, (*cards.MAY_DIFFER, *allowed))
+        for place, (a, b) in found.items():
             text = f"{place} is {short(a)} in A, {short(b)} in B"
             where.setdefault(text, []).append(evaluator)
             if place not in differ:

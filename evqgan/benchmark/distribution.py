@@ -19,7 +19,7 @@ from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, TEXTS, Flag, choice, whole
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import foreign_samples, protocols, provenance
-from evqgan.evals.batches import Batches
+from evqgan.evals.batches import batches_of
 from evqgan.evals.feature_metrics import MetricName, bytes_kept
 from evqgan.evals.feature_numbers import Comparison, features_of_finished, metrics_per_network
 from evqgan.evals.foreign_samples import ForeignSamples
@@ -74,8 +74,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         check_room(samples, 0, networks, metrics)
         real = of_file(given, protocol, samples, networks, metrics)
     else:
-        size = -(-given.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
-        batches = Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)
+        batches = batches_of(dataset, given.batch, device_mesh)
         check_room(samples, batches.number(split), networks, metrics)
         real = features_of_split(batches, split, networks, metrics)
     beside = Comparison(networks, metrics, samples.images.shape[0], real)

@@ -107,7 +107,7 @@ class Real(NamedTuple):
     is_held: bool
     digests: Mapping[str, Callable[[], ImageSet]]
 
-    def image_set(self, dataset: Dataset, split: str) -> ImageSet:
+    def image_set(self, split: str) -> ImageSet:
         """Return what a card says of a split, which has been read."""
         return self.digests[split]()
 

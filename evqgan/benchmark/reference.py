@@ -28,7 +28,7 @@ from evqgan.core.errors import InputError
 from evqgan.data import pipeline
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import kept_references, protocols
-from evqgan.evals.batches import Batches
+from evqgan.evals.batches import batches_of
 from evqgan.evals.feature_metrics import METRICS, too_few
 from evqgan.evals.real_images import RealFeatures, features_of_split
 from evqgan.features.extractor import Extractor, card_of, several
@@ -141,7 +141,7 @@ def real_images(
     found = protocols.OF_SAMPLES[protocol or measured.get("protocol", "folder")]
     if not given.crop:
         dataset = protocols.view(found, dataset, f"{KEY}.protocol")
-    split = given.split or measured.get("split") or protocols.split_of(found, dataset)
+    split = given.split or measured.get("split") or dataset.train
     return dataset, split, found, measured
 
 
@@ -150,8 +150,7 @@ def statistics(request: Request, network: Extractor) -> Reference:
     layers = {"pooled": "frechet", "spatial": "spatial_frechet"}
     metrics = {name: METRICS[name] for layer, name in layers.items() if layer in network.widths}
     device_mesh = mesh.make(devices=jax.local_devices())
-    size = -(-request.batch // mesh.ways(device_mesh)) * mesh.ways(device_mesh)
-    batches = Batches(request.dataset, size, mesh.rows(device_mesh, size), device_mesh)
+    batches = batches_of(request.dataset, request.batch, device_mesh)
     found = features_of_split(batches, request.split, [network], [metrics])
     if found.images and found.images.count == 1:
         source = request.dataset.folder or request.dataset.name

@@ -186,49 +186,39 @@ def segments(model: multigrained.Model) -> tuple[int, int, int]:
     return model.blocks, ring.shape[1], target.shape[1] + (model.own == "partial")
 
 
-def joint_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:
+def joint_flops(model: multigrained.Model, blocks: int) -> float:
     """Return FLOPs of `Model.__call__` with "joint" attention for some blocks of one image."""
     shared, ring, target = segments(model)
     whole = shared + ring + target
     embedded = shared * summary_flops(model) + blocks * (ring + target) * local_flops(model)
-    each = stack_flops(model, whole, whole * whole, layers) + predict_flops(model)
+    each = stack_flops(model, whole, whole * whole) + predict_flops(model)
     return embedded + blocks * each
 
 
-def globals_flops(
-    model: multigrained.Model,
-    made: int,
-    seen: int,
-    layers: int | None = None,
-) -> float:
+def globals_flops(model: multigrained.Model, made: int, seen: int) -> float:
     """Return FLOPs of the KV cache of `made` global tokens, each of which meets `seen` ones."""
-    return made * summary_flops(model) + stack_flops(model, made, made * seen, layers)
+    return made * summary_flops(model) + stack_flops(model, made, made * seen)
 
 
-def ring_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:
+def ring_flops(model: multigrained.Model, blocks: int) -> float:
     """Return FLOPs of the KV cache of the rings of some blocks of one image, given its globals."""
     shared, ring, _ = segments(model)
-    each = stack_flops(model, ring, ring * (shared + ring), layers)
+    each = stack_flops(model, ring, ring * (shared + ring))
     return blocks * (ring * local_flops(model) + each)
 
 
-def continued_flops(model: multigrained.Model, blocks: int, layers: int | None = None) -> float:
+def continued_flops(model: multigrained.Model, blocks: int) -> float:
     """Return FLOPs of `Model.continued` for some blocks of one image: a step of their targets."""
     shared, ring, target = segments(model)
     pairs = target * (shared + ring + target)
-    each = stack_flops(model, target, pairs, layers) + predict_flops(model)
+    each = stack_flops(model, target, pairs) + predict_flops(model)
     return blocks * (target * local_flops(model) + each)
 
 
-def stack_flops(
-    model: multigrained.Model,
-    tokens: int,
-    pairs: int,
-    layers: int | None = None,
-) -> float:
+def stack_flops(model: multigrained.Model, tokens: int, pairs: int) -> float:
     """Return FLOPs of the transformer for `tokens`; `pairs` of query and key meet in each layer."""
     dense = 2 * tokens * (4 + 2 * model.mlp_ratio) * model.width**2
-    return (model.layers if layers is None else layers) * (dense + 4 * pairs * model.width)
+    return model.layers * (dense + 4 * pairs * model.width)
 
 
 def summary_flops(model: multigrained.Model) -> int:

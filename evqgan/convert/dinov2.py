@@ -3,17 +3,16 @@
 from functools import partial
 
 from evqgan.convert import together
-from evqgan.convert.mapping import Row
-from evqgan.convert.transformers import block, norm
+from evqgan.convert.mapping import Row, layer, norm
+from evqgan.convert.transformers import block
 
 LAYER, ATTENTION = "blocks.{i}", "blocks.{i}.attn"
 TABLE = [
     Row("cls_token", "params/class_embedding", "token"),
     Row("pos_embed", "params/positions", "row"),
-    Row("patch_embed.proj.weight", "params/patches/kernel", "conv"),
-    Row("patch_embed.proj.bias", "params/patches/bias"),
+    *layer("patch_embed.proj", "params/patches", "conv"),
     *block(
-        "params",
+        "params/blocks",
         norms=(f"{LAYER}.norm1", f"{LAYER}.norm2"),
         attention=[f"{ATTENTION}.{name}" for name in ("q", "k", "v", "proj")],
         mlp=(f"{LAYER}.mlp.fc1", f"{LAYER}.mlp.fc2"),

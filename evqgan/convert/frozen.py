@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from evqgan.convert import clip, dinov2, efficientnet
 from evqgan.convert.efficientnet import conv_norm
-from evqgan.convert.mapping import Row, Tree, Weights
+from evqgan.convert.mapping import Row, Tree, Weights, layer
 from evqgan.losses import lpips
 from evqgan.nn import clip as encoder
 from evqgan.nn import dinov2 as transformer
@@ -41,14 +41,6 @@ def shapes(network: Any, side: int, channels: int = 3) -> Tree:
     return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
 
 
-def affine(theirs: str, ours: str, layout: str) -> list[Row]:
-    """Return the rows of a layer with weight and bias."""
-    return [
-        Row(f"{theirs}.weight", f"{ours}/kernel", layout),
-        Row(f"{theirs}.bias", f"{ours}/bias"),
-    ]
-
-
 def vgg_layers() -> Iterator[tuple[int, int, int]]:
     """Yield of every convolution of VGG16 its number in torchvision's `features`, and ours.
 
@@ -75,7 +67,7 @@ def inception_convs() -> Iterator[str]:
 VGG16 = [
     row
     for number, stage, conv in vgg_layers()
-    for row in affine(f"features.{number}", f"params/stage{stage}/conv{conv}", "conv")
+    for row in layer(f"features.{number}", f"params/stage{stage}/conv{conv}", "conv")
 ]
 
 # richzhang/PerceptualSimilarity: weights/v0.1/vgg.pth, and taming-transformers' copy of it
@@ -100,7 +92,7 @@ RESNET = [
     *conv_norm(
         "layer{s}.{i}.downsample.0", "layer{s}.{i}.downsample.1", "stage{s}/block{i}/shortcut"
     ),
-    *affine("fc", "params/head", "dense"),
+    *layer("fc", "params/head"),
 ]
 
 NETWORKS = {

@@ -8,46 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.convert.mapping import Row, Weights, counted
+from evqgan.convert import transformers
+from evqgan.convert.mapping import Row, Weights, counted, norm
 from evqgan.core.errors import InputError
 
 MASK = r"blocks\.\d+\.attn\.mask"  # a buffer, which positions see each other: `masks` makes it
 IGNORED = (rf"^{MASK}$",)
 
 
-def block(hidden: str, out: str) -> list[Row]:
-    """Return the rows of a block whose MLP's two layers are called mlp.`hidden` and mlp.`out`."""
-    theirs, ours = "blocks.{i}", "params/blocks"
-    rows = [
-        Row(f"{theirs}.{norm}.{name}", f"{ours}/{norm_ours}/{name_ours}[{{i}}]")
-        for norm, norm_ours in (("ln1", "norm1"), ("ln2", "norm2"))
-        for name, name_ours in (("weight", "scale"), ("bias", "bias"))
-    ]
-    for name, at, part in (
-        ("query", "query", ""),
-        ("key", "key_value", "0"),
-        ("value", "key_value", "1"),
-    ):
-        weight, bias = (f"[{{i}},:,{part}]", f"[{{i}},{part}]") if part else ("[{i}]", "[{i}]")
-        layer, path = f"{theirs}.attn.{name}", f"{ours}/attention/{at}"
-        rows.append(Row(f"{layer}.weight", f"{path}/kernel{weight}", "to_heads"))
-        rows.append(Row(f"{layer}.bias", f"{path}/bias{bias}", "head_bias"))
-    layer, path = f"{theirs}.attn.proj", f"{ours}/attention/out"
-    rows.append(Row(f"{layer}.weight", f"{path}/kernel[{{i}}]", "from_heads"))
-    rows.append(Row(f"{layer}.bias", f"{path}/bias[{{i}}]"))
-    for name, name_ours in ((hidden, "hidden"), (out, "out")):
-        layer, path = f"{theirs}.mlp.{name}", f"{ours}/mlp/{name_ours}"
-        rows.append(Row(f"{layer}.weight", f"{path}/kernel[{{i}}]", "dense"))
-        rows.append(Row(f"{layer}.bias", f"{path}/bias[{{i}}]"))
-    return rows
+def block(hidden: str, out: str) -> tuple[Row, ...]:
+    """Return the rows of all blocks; their MLP's layers are called mlp.`hidden` and mlp.`out`."""
+    return transformers.block(
+        "params/blocks",
+        norms=("blocks.{i}.ln1", "blocks.{i}.ln2"),
+        attention=[f"blocks.{{i}}.attn.{name}" for name in ("query", "key", "value", "proj")],
+        mlp=[f"blocks.{{i}}.mlp.{name}" for name in (hidden, out)],
+    )
 
 
 TABLE = (
     Row("tok_emb.weight", "params/words"),
     Row("pos_emb", "params/positions", "row"),
     *block("0", "2"),
-    Row("ln_f.weight", "params/norm/scale"),
-    Row("ln_f.bias", "params/norm/bias"),
+    *norm("ln_f", "params/norm"),
     Row("head.weight", "params/head/kernel", "dense"),
 )
 

@@ -74,6 +74,22 @@ class Row(NamedTuple):
 Table = Iterable[Row]
 
 
+def layer(theirs: str, ours: str, layout: str = "dense", index: str = "") -> tuple[Row, ...]:
+    """Return the rows of a linear layer or a convolution. index: "[{i}]" of stacked layers."""
+    return (
+        Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout),
+        Row(f"{theirs}.bias", f"{ours}/bias{index}"),
+    )
+
+
+def norm(theirs: str, ours: str, index: str = "") -> tuple[Row, ...]:
+    """Return the rows of a layer norm or a group norm. index: as of `layer`."""
+    return (
+        Row(f"{theirs}.weight", f"{ours}/scale{index}"),
+        Row(f"{theirs}.bias", f"{ours}/bias{index}"),
+    )
+
+
 def to_ours(table: Table, theirs: Weights, like: Tree, ignored: Sequence[str] = ()) -> Tree:
     """Return the tree of NumPy arrays that a table makes of {name: array}.
 

@@ -24,11 +24,14 @@ from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag, whole
 from evqgan.core.errors import InputError, of_system
 
+DOWNLOAD = Flag("download", SWITCH, (), "fetch the file")
+HEADS = Flag("heads", whole(0), (), "of attention", 0)
+WEIGHTS = Flag("weights", TEXT, (), "raw or ema, of a file that holds both", "")
 FLAGS = (
-    Flag("download", SWITCH, (), "fetch the file"),
+    DOWNLOAD,
     Flag("source", TEXT, (), "whose files of a public model: official, or another of --list", ""),
-    Flag("heads", whole(0), (), "of attention", 0),
-    Flag("weights", TEXT, (), "raw or ema, of a file that holds both", ""),
+    HEADS,
+    WEIGHTS,
     DEBUG,
 )
 ONLY = "the file's only ones"  # weights, of a file that does not hold raw and averaged ones
@@ -75,8 +78,7 @@ def parse(argv: Sequence[str]) -> Job:
     if not words or words[0] not in TABLE:  # the name is the value of a flag
         raise InputError("expected NAME, of a public model, before its flags; see --list")
     name, *paths = words
-    if values.weights not in ("", *names.WHICH):
-        raise InputError(f"--weights is raw or ema, not {values.weights!r}")
+    names.check_which(values.weights)
     sources, source = TABLE[name].sources, values.source or "official"
     if source not in sources:
         hint = suggestion(source, sources)

@@ -26,6 +26,12 @@ BOTH = "it holds raw and averaged weights"  # begins the message where a choice 
 T = TypeVar("T")
 
 
+def check_which(which: str) -> None:
+    """Raise InputError unless --weights names one of the two kinds, or none."""
+    if which not in ("", *WHICH):
+        raise InputError(f"--weights is raw or ema, not {which!r}")
+
+
 def chosen(
     found: Any,
     which: str,

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from evqgan.convert import mapping
-from evqgan.convert.mapping import Row, Tree, Weights, counted
+from evqgan.convert import mapping, transformers
+from evqgan.convert.mapping import Row, Tree, Weights, counted, layer, norm
 from evqgan.core.errors import InputError
 
 # Where a depth's words begin in the table of all: computed, no weight.
@@ -13,39 +13,15 @@ OFFSETS = "tok_emb.offsets"
 IGNORED = (rf"^{OFFSETS}$",)
 
 
-def _dense(theirs: str, ours: str) -> tuple[Row, ...]:
-    return (
-        Row(f"{theirs}.weight", f"params/{ours}/kernel", "dense"),
-        Row(f"{theirs}.bias", f"params/{ours}/bias"),
-    )
-
-
-def _norm(theirs: str, ours: str, index: str = "") -> tuple[Row, ...]:
-    return (
-        Row(f"{theirs}.weight", f"params/{ours}/scale{index}"),
-        Row(f"{theirs}.bias", f"params/{ours}/bias{index}"),
-    )
-
-
 def _stack(name: str) -> tuple[Row, ...]:
     """Return the rows of body or head."""
     block = f"{name}_transformer.blocks.{{i}}"
-    rows = [
-        *_norm(f"{block}.ln1", f"{name}/norm1", "[{i}]"),
-        *_norm(f"{block}.ln2", f"{name}/norm2", "[{i}]"),
-    ]
-    for theirs, ours, kernel, bias, layout, bias_layout in (
-        ("attn.query", "attention/query", "", "", "to_heads", "head_bias"),
-        ("attn.key", "attention/key_value", ",:,0", ",0", "to_heads", "head_bias"),
-        ("attn.value", "attention/key_value", ",:,1", ",1", "to_heads", "head_bias"),
-        ("attn.proj", "attention/out", "", "", "from_heads", "same"),
-        ("mlp.0", "mlp/hidden", "", "", "dense", "same"),
-        ("mlp.2", "mlp/out", "", "", "dense", "same"),
-    ):
-        path = f"params/{name}/{ours}"
-        rows.append(Row(f"{block}.{theirs}.weight", f"{path}/kernel[{{i}}{kernel}]", layout))
-        rows.append(Row(f"{block}.{theirs}.bias", f"{path}/bias[{{i}}{bias}]", bias_layout))
-    return tuple(rows)
+    return transformers.block(
+        f"params/{name}",
+        norms=(f"{block}.ln1", f"{block}.ln2"),
+        attention=[f"{block}.attn.{part}" for part in ("query", "key", "value", "proj")],
+        mlp=(f"{block}.mlp.0", f"{block}.mlp.2"),
+    )
 
 
 def table(shared_classifier: bool = True) -> tuple[Row, ...]:
@@ -60,13 +36,12 @@ def table(shared_classifier: bool = True) -> tuple[Row, ...]:
         Row("pos_emb_hw", "params/place_positions", "row"),
         Row("pos_emb_d", "params/depth_positions", "row"),
         Row("tok_emb.weight", "params/words"),
-        *_dense("input_mlp", "body_input"),
-        *_dense("head_mlp", "head_input"),
+        *layer("input_mlp", "params/body_input"),
+        *layer("head_mlp", "params/head_input"),
         *_stack("body"),
         *_stack("head"),
-        *_norm("classifier.layer_norm", "classifier/norm"),
-        Row("classifier.linear.weight", "params/classifier/kernel", classifier),
-        Row("classifier.linear.bias", "params/classifier/bias"),
+        *norm("classifier.layer_norm", "params/classifier/norm"),
+        *layer("classifier.linear", "params/classifier", classifier),
     )
 
 

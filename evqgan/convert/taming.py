@@ -3,49 +3,35 @@
 from typing import Any
 
 from evqgan.convert import mapping
-from evqgan.convert.mapping import Row, Tree, Weights, numbers
+from evqgan.convert.mapping import Row, Tree, Weights, layer, norm, numbers
 from evqgan.core.errors import InputError
 
 TOKENIZER_IGNORED = (r"^loss\.",)  # the discriminator and LPIPS
 
 
-def _layer(theirs: str, ours: str, layout: str = "conv") -> tuple[Row, ...]:
-    return (
-        Row(f"{theirs}.weight", f"params/{ours}/kernel", layout),
-        Row(f"{theirs}.bias", f"params/{ours}/bias"),
-    )
-
-
-def _norm(theirs: str, ours: str) -> tuple[Row, ...]:
-    return (
-        Row(f"{theirs}.weight", f"params/{ours}/scale"),
-        Row(f"{theirs}.bias", f"params/{ours}/bias"),
-    )
-
-
 def _block(theirs: str, ours: str) -> tuple[Row, ...]:
     """Return the rows of a residual block."""
     return (
-        *_norm(f"{theirs}.norm1", f"{ours}/norm1"),
-        *_layer(f"{theirs}.conv1", f"{ours}/conv1"),
-        *_norm(f"{theirs}.norm2", f"{ours}/norm2"),
-        *_layer(f"{theirs}.conv2", f"{ours}/conv2"),
-        *_layer(f"{theirs}.nin_shortcut", f"{ours}/shortcut", "conv1x1"),
+        *norm(f"{theirs}.norm1", f"{ours}/norm1"),
+        *layer(f"{theirs}.conv1", f"{ours}/conv1", "conv"),
+        *norm(f"{theirs}.norm2", f"{ours}/norm2"),
+        *layer(f"{theirs}.conv2", f"{ours}/conv2", "conv"),
+        *layer(f"{theirs}.nin_shortcut", f"{ours}/shortcut", "conv1x1"),
     )
 
 
 def _attention(theirs: str, ours: str) -> tuple[Row, ...]:
     """Return the rows of non-local attention: query, key and value of one head."""
-    rows = [*_norm(f"{theirs}.norm", f"{ours}/norm")]
+    rows = [*norm(f"{theirs}.norm", f"{ours}/norm")]
     for name, path, kernel, bias in (
         ("q", "query", ":,0", "0"),
         ("k", "key_value", ":,0,0", "0,0"),
         ("v", "key_value", ":,1,0", "1,0"),
         ("proj_out", "out", "0", ""),
     ):
-        weight, shift = (row.ours for row in _layer(f"{theirs}.{name}", f"{ours}/attention/{path}"))
-        rows.append(Row(f"{theirs}.{name}.weight", f"{weight}[{kernel}]", "conv1x1"))
-        rows.append(Row(f"{theirs}.{name}.bias", f"{shift}[{bias}]" if bias else shift))
+        at, part = f"{ours}/attention/{path}", f"[{bias}]" if bias else ""
+        rows.append(Row(f"{theirs}.{name}.weight", f"{at}/kernel[{kernel}]", "conv1x1"))
+        rows.append(Row(f"{theirs}.{name}.bias", f"{at}/bias{part}"))
     return tuple(rows)
 
 
@@ -55,33 +41,34 @@ def _coder(coder: str, way: str, resampling: str) -> tuple[Row, ...]:
     way: "down" or "up".
     resampling: their name of the layer between two levels.
     """
+    ours = f"params/{coder}"
     return (
-        *_layer(f"{coder}.conv_in", f"{coder}/conv_in"),
-        *_block(f"{coder}.{way}.{{i}}.block.{{j}}", f"{coder}/{way}{{i}}_block{{j}}"),
-        *_attention(f"{coder}.{way}.{{i}}.attn.{{j}}", f"{coder}/{way}{{i}}_attention{{j}}"),
-        *_layer(f"{coder}.{way}.{{i}}.{resampling}.conv", f"{coder}/{way}{{i}}_conv"),
-        *_block(f"{coder}.mid.block_1", f"{coder}/middle_block0"),
-        *_attention(f"{coder}.mid.attn_1", f"{coder}/middle_attention0"),
-        *_block(f"{coder}.mid.block_2", f"{coder}/middle_block1"),
-        *_norm(f"{coder}.norm_out", f"{coder}/norm_out"),
+        *layer(f"{coder}.conv_in", f"{ours}/conv_in", "conv"),
+        *_block(f"{coder}.{way}.{{i}}.block.{{j}}", f"{ours}/{way}{{i}}_block{{j}}"),
+        *_attention(f"{coder}.{way}.{{i}}.attn.{{j}}", f"{ours}/{way}{{i}}_attention{{j}}"),
+        *layer(f"{coder}.{way}.{{i}}.{resampling}.conv", f"{ours}/{way}{{i}}_conv", "conv"),
+        *_block(f"{coder}.mid.block_1", f"{ours}/middle_block0"),
+        *_attention(f"{coder}.mid.attn_1", f"{ours}/middle_attention0"),
+        *_block(f"{coder}.mid.block_2", f"{ours}/middle_block1"),
+        *norm(f"{coder}.norm_out", f"{ours}/norm_out"),
     )
 
 
 # modules/diffusionmodules/model.py -> tokenizers/cnn.py; RQ-VAE has the same names
 CODERS = (
     *_coder("encoder", "down", "downsample"),
-    *_layer("encoder.conv_out", "encoder/conv_out"),
-    *_layer("quant_conv", "to_codes", "conv1x1"),
-    *_layer("post_quant_conv", "decoder/from_codes", "conv1x1"),
+    *layer("encoder.conv_out", "params/encoder/conv_out", "conv"),
+    *layer("quant_conv", "params/to_codes", "conv1x1"),
+    *layer("post_quant_conv", "params/decoder/from_codes", "conv1x1"),
     *_coder("decoder", "up", "upsample"),
-    *_layer("decoder.conv_out", "decoder/to_rgb"),
+    *layer("decoder.conv_out", "params/decoder/to_rgb", "conv"),
 )
 
 # modules/vqvae/quantize.py -> tokenizers/quantizers/vqgan.py, gumbel.py
 QUANTIZERS = {
     "vq": (Row("quantize.embedding.weight", "params/quantizer/codebook[0]"),),
     "gumbel": (
-        *_layer("quantize.proj", "quantizer/logits", "conv1x1"),
+        *layer("quantize.proj", "params/quantizer/logits", "conv1x1"),
         Row("quantize.embed.weight", "params/quantizer/codebook"),
     ),
 }

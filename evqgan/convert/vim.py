@@ -6,7 +6,7 @@ Theirs is modules/stage2/layers.py.
 from typing import Any
 
 from evqgan.convert.gpt import block, layers_of
-from evqgan.convert.mapping import Row, Weights
+from evqgan.convert.mapping import Row, Weights, norm
 
 TABLE = (
     Row("tok_emb_cond.weight", "params/condition_words"),
@@ -15,8 +15,7 @@ TABLE = (
     Row("pos_emb_code", "params/positions", "row"),
     *block("p0", "p1"),
     Row("blocks.{i}.attn.time_mix", "params/blocks/time_mix[{i}]"),
-    Row("layer_norm.weight", "params/norm/scale"),
-    Row("layer_norm.bias", "params/norm/bias"),
+    *norm("layer_norm", "params/norm"),
     Row("head.weight", "params/head/kernel", "dense"),
 )
 

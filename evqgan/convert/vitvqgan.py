@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 
 from evqgan.convert import mapping, together
-from evqgan.convert.mapping import Row, Tree, Weights, counted
-from evqgan.convert.transformers import norm
+from evqgan.convert.mapping import Row, Tree, Weights, counted, layer, norm
 from evqgan.core.errors import InputError
 from evqgan.tokenizers.vit import pair
 
 QKV = "to_qkv"  # their layer of queries, keys and values
 IGNORED = (r"^loss\.",)  # the perceptual network and the discriminator
-
-
-def _dense(theirs: str, ours: str, index: str = "", layout: str = "dense") -> tuple[Row, ...]:
-    return (
-        Row(f"{theirs}.weight", f"{ours}/kernel{index}", layout),
-        Row(f"{theirs}.bias", f"{ours}/bias{index}"),
-    )
 
 
 def _coder(name: str, positions: str) -> tuple[Row, ...]:
@@ -39,23 +31,23 @@ def _coder(name: str, positions: str) -> tuple[Row, ...]:
         Row(f"{first}.fn.to_q.weight", f"{attention}/query/kernel[{{i}}]", "to_heads"),
         Row(f"{first}.fn.to_k.weight", f"{attention}/key_value/kernel[{{i}},:,0]", "to_heads"),
         Row(f"{first}.fn.to_v.weight", f"{attention}/key_value/kernel[{{i}},:,1]", "to_heads"),
-        *_dense(f"{first}.fn.to_out", f"{attention}/out", "[{i}]", "from_heads"),
+        *layer(f"{first}.fn.to_out", f"{attention}/out", "from_heads", "[{i}]"),
         *norm(f"{second}.norm", f"{ours}/blocks/norm2", "[{i}]"),
-        *_dense(f"{second}.fn.net.0", f"{ours}/blocks/mlp/hidden", "[{i}]"),
-        *_dense(f"{second}.fn.net.2", f"{ours}/blocks/mlp/out", "[{i}]"),
+        *layer(f"{second}.fn.net.0", f"{ours}/blocks/mlp/hidden", index="[{i}]"),
+        *layer(f"{second}.fn.net.2", f"{ours}/blocks/mlp/out", index="[{i}]"),
         *norm(f"{name}.transformer.norm", f"{ours}/norm"),
     )
 
 
 # modules/stage1/layers.py and vitvqgan.py -> tokenizers/vit.py and tokenizer.py
 TOKENIZER = (
-    *_dense("encoder.to_patch_embedding.0", "params/encoder/embed", layout="conv"),
+    *layer("encoder.to_patch_embedding.0", "params/encoder/embed", "conv"),
     *_coder("encoder", "en_pos_embedding"),
-    *_dense("pre_quant", "params/to_codes"),
+    *layer("pre_quant", "params/to_codes"),
     Row("quantizer.embedding.weight", "params/quantizer/codebook[0]"),
-    *_dense("post_quant", "params/decoder/from_codes"),
+    *layer("post_quant", "params/decoder/from_codes"),
     *_coder("decoder", "de_pos_embedding"),
-    *_dense("decoder.to_pixel.1", "params/decoder/to_rgb", layout="conv"),
+    *layer("decoder.to_pixel.1", "params/decoder/to_rgb", "conv"),
 )
 
 

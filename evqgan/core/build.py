@@ -56,6 +56,11 @@ def plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
+def within(key: str, sections: Iterable[str]) -> bool:
+    """Return whether a dotted key is one of `sections`, or lies in one of them."""
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
+
+
 def differences(
     a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:

@@ -47,11 +47,7 @@ def differences(
     is below it.
     """
     found = build.differences(plain_tree(first), plain_tree(second))
-    return {
-        place: values
-        for place, values in found.items()
-        if not any(f"{place}.".startswith(f"{other}.") for other in allowed)
-    }
+    return {place: x for place, x in found.items() if not build.within(place, allowed)}
 
 
 def measurement_digest(card: Mapping[str, Any]) -> str:

@@ -218,9 +218,9 @@ class Checkpoints:
 
         Raises InputError if there is none, or it is damaged.
         """
-        if not self.steps():
-            raise InputError(f"there is no checkpoint in {self.folder}: {advice(self.folder)}")
-        rows = manifest_in(self.folder / str(self.steps()[-1]))
+        steps = self.steps()
+        require_step(steps, None, self.folder)
+        rows = manifest_in(self.folder / str(steps[-1]))
         return {name: tuple(row[0]) for name, row in rows.items()}
 
     def restore(self, like: Any, step: int | None = None) -> Any:

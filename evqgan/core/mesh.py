@@ -26,7 +26,7 @@ Axis = Literal[-1] | Positive  # devices along it; -1: what the others leave
 # leading dimension of scanned layers stays whole. "fsdp" splits a weight over the devices that also
 # split the batch (ZeRO-3, see `spread`); "tensor" splits heads and hidden units (Megatron).
 # Optimizer and averaged weights have the same paths, so the same shardings.
-RULES = (
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"attention/query/kernel$", ("fsdp", "tensor", None)),  # [c,heads,d]
     (r"attention/key_value/kernel$", ("fsdp", None, "tensor", None)),  # [c,2,heads,d]
     (r"attention/out/kernel$", ("tensor", None, "fsdp")),  # [heads,d,c]
@@ -72,15 +72,15 @@ def path_name(path: Iterable[Any]) -> str:
     return "/".join(map(str, names))
 
 
-def shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, tuple]] = RULES) -> Any:
-    """Return NamedShardings for a tree of arrays or shapes.
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Return NamedShardings by RULES for a tree of arrays or shapes.
 
-    rules: see RULES. A dimension that an axis does not divide stays whole.
+    A dimension that an axis does not divide stays whole.
     """
 
     def one(path: Iterable[Any], leaf: Any) -> NamedSharding:
         name, shape = path_name(path), leaf.shape
-        axes = next((axes for pattern, axes in rules if re.search(pattern, name)), ())
+        axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
         if not shape or len(axes) > len(shape):
             return NamedSharding(mesh, PartitionSpec())
         axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
@@ -180,11 +180,10 @@ def check_split(mesh: Mesh | AbstractMesh, batch_size: int, key: str = "config.b
     number = ways(mesh)
     if batch_size < 1 or batch_size % number:
         axes = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}"
-        hint = f"give a positive multiple of {number}"
-        if whole := math.gcd(max(batch_size, 0), mesh.size):  # tensor takes the other devices
-            less = mesh.size // whole
-            hint += f", such as {-(-batch_size // number) * number}, or --config.mesh.tensor={less}"
-            hint += ", which a run that goes on may change"
+        more = -(-batch_size // number) * number
+        less = mesh.size // math.gcd(max(batch_size, 0), mesh.size)  # tensor takes other devices
+        hint = f"give a positive multiple of {number}, such as {more}, or "
+        hint += f"--config.mesh.tensor={less}, which a run that goes on may change"
         split = f"in {counted(number, 'way')} (config.mesh: {axes})"
         raise InputError(f"{key} = {batch_size} cannot be split {split}: {hint}")
 

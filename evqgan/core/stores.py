@@ -102,16 +102,6 @@ def same(one: Where, other: Where) -> bool:
     return real(one) == real(other)
 
 
-def local(where: Where, what: str, instead: str) -> pathlib.Path:
-    """Return a local path; InputError for a URL.
-
-    what: the path in words, such as "--image". instead: what to do.
-    """
-    if is_remote(where):
-        raise InputError(f"{what} = {where}: a local path is expected here; {instead}")
-    return pathlib.Path(where)
-
-
 @functools.cache
 def _prepare() -> None:
     """Have the libraries list a bucket anew each time, and use its plain interface.

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evqgan.core import pictures
 from evqgan.demo.jobs import Event
-from evqgan.inference.editing import GREY, grid_of
+from evqgan.inference.editing import GREY
 from evqgan.inference.model import Model
 
 SIDE = 512  # ours: pixels of the map's longer side, at least
@@ -27,7 +27,7 @@ def generate(
 ) -> np.ndarray:
     """Generate images, uint8 [B,H,W,3], and tell a picture of all of them after each step."""
     size = model.runner.rows(len(labels))
-    shape = len(labels), *grid_of(model), model.depth
+    shape = len(labels), *model.grid, model.depth
     model.to_images(np.zeros(shape, np.int32), size)  # compiled before anything is shown
     grids = np.full(shape, model.codes, np.int32)
 

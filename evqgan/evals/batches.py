@@ -86,10 +86,13 @@ class Batches:
             if jax.process_count() > 1 and not dataset.codes:
                 _check_bad(batches.skipped(), len(batches.examples), dataset.max_bad, late)
 
-    def of(self, dataset: Dataset) -> "Batches":
-        """Return batches of another data set, or of another view of it."""
-        return dataclasses.replace(self, dataset=dataset)
-
     def number(self, split: str) -> int:
         """Return how many images a split has."""
         return len(pipeline.open_split(self.dataset.of_images(), split))
+
+
+def batches_of(dataset: Dataset, least: int, device_mesh: jax.sharding.Mesh) -> Batches:
+    """Return batches of at least so many images, a multiple of what the devices split."""
+    ways = mesh.ways(device_mesh)
+    size = -(-least // ways) * ways
+    return Batches(dataset, size, mesh.rows(device_mesh, size), device_mesh)

@@ -97,14 +97,15 @@ class Evaluator:
         limits.limit_work(samples, limits.IMAGES, f"images to generate ({KEY}.samples)", None)
         if reference and split:
             raise InputError(f"{KEY}: split and reference both say which real images: give one")
-        self.batches, self.sample, self.learned = batches.of(view), sample, batches.dataset
+        self.batches, self.sample = dataclasses.replace(batches, dataset=view), sample
+        self.learned = batches.dataset
         self.classes = config.generator.get("classes", 0)
         self.finished = self._read(file, view.shape) if file else None
         self.samples = self.finished.produced.count if self.finished else samples
         self.seed = seed
         tokenizer = models.of_stage2(config).tokenizer
         self.grid_and_depth = (*tokenizer.grid, tokenizer.network.quantizer.depth)
-        self.split = split or protocols.split_of(self.protocol, view)
+        self.split = split or view.train
         self.networks = extractors(features, weights, f"{KEY}.features", batches.device_mesh)
         self.metrics = metrics_per_network(metrics, self.networks, f"{KEY}.")
         # Measured once, as they depend on no state.

@@ -16,22 +16,20 @@ class Protocol:
     """What a name stands for.
 
     crop: of the real images; None: as config.dataset.crop has it in validation.
-    split: of the real images: "train" is config.dataset.train, "validation" that of validation.
     samples: how many generated images the protocol's published numbers are of; 0: any number.
     """
 
     name: str
     crop: Crop | None
-    split: str
     samples: int
 
 
-FOLDER = Protocol("folder", crop=None, split="train", samples=0)
+FOLDER = Protocol("folder", crop=None, samples=0)
 # 50,000 samples against the training images (Dhariwal and Nichol, 2021), cropped by their loader.
-ADM = Protocol("adm", crop="adm", split="train", samples=50_000)
+ADM = Protocol("adm", crop="adm", samples=50_000)
 # Every image of validation against what the tokenizer makes of it.
-RECONSTRUCTION = Protocol("reconstruction", crop=None, split="validation", samples=0)
-OfSamples = Literal["folder", "adm"]
+RECONSTRUCTION = Protocol("reconstruction", crop=None, samples=0)
+OfSamples = Literal["folder", "adm"]  # measured against the images of training
 OF_SAMPLES: dict[OfSamples, Protocol] = {"folder": FOLDER, "adm": ADM}
 
 
@@ -48,11 +46,6 @@ def view(protocol: Protocol, dataset: Dataset, where: str) -> Dataset:
             f"{size_text(dataset.shape)}"
         )
     return dataclasses.replace(dataset, crop=protocol.crop or dataset.crop)
-
-
-def split_of(protocol: Protocol, dataset: Dataset) -> str:
-    """Return the split of the real images of a data set."""
-    return dataset.train if protocol.split == "train" else dataset.validation
 
 
 def check_reference(

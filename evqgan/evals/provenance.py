@@ -2,8 +2,7 @@
 
 An evaluator says what it measured (`Measured`), the run says of which model, by which code and
 where (`ModelCard`, `RunCard`), and `Card` is all of it. A card is kept as JSON beside the numbers
-in evaluation.json, under "protocols". `differences` finds where two of them disagree, and
-`forbidden` which of these keep their numbers from being compared.
+in evaluation.json, under "protocols"; `cards.differences` finds where two of them disagree.
 """
 
 import dataclasses
@@ -289,23 +288,6 @@ def forget_others(
             processes.tell(f"no longer there, as {was}: {', '.join(gone)}")
 
 
-class Difference(NamedTuple):
-    """Where two cards disagree, and what each says there."""
-
-    place: str
-    first: Any
-    second: Any
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    """Return all places where two cards, as JSON has them, disagree, in the order of the first.
-
-    What one of them does not say is None.
-    """
-    found = cards.differences(first, second)
-    return [Difference(place, *values) for place, values in found.items()]
-
-
 def has(card: Mapping[str, Any], place: str) -> bool:
     """Return whether a card, as JSON has it, says something at a place, such as run.device."""
     tree: Any = cards.plain_tree(card)
@@ -314,14 +296,3 @@ def has(card: Mapping[str, Any], place: str) -> bool:
             return False
         tree = tree[name]
     return True
-
-
-def forbidden(
-    first: Mapping[str, Any], second: Mapping[str, Any], allowed: Sequence[str] = ()
-) -> list[Difference]:
-    """Return the differences that keep numbers of two cards from being compared.
-
-    allowed: places that may differ beside `cards.MAY_DIFFER`; one stands for all that is below it.
-    """
-    found = cards.differences(first, second, (*cards.MAY_DIFFER, *allowed))
-    return [Difference(place, *values) for place, values in found.items()]

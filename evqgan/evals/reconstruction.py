@@ -151,11 +151,10 @@ class Evaluator:
     def card(self) -> Measured:
         """Return what the numbers of the last run were measured on."""
         dataset = self.batches.dataset
-        split = protocols.split_of(protocols.RECONSTRUCTION, dataset)
         return Measured(
             protocol=protocols.RECONSTRUCTION.name,
             produced=Produced("reconstructions", self.tally.count, dataset.shape),
-            real=self.tally.image_set(dataset, split),
+            real=self.tally.image_set(dataset, dataset.validation),
             features=[network.card() for network in self.networks],
             settings=self.settings,
             warnings=self._warnings(),

@@ -69,8 +69,7 @@ def samples(model: Model, num: int, seed: int) -> np.ndarray:
 
 def noise(model: Model, num: int) -> np.ndarray:
     """Return images uint8 [num,H,W,3] of ids that are drawn at random."""
-    grid = (side // model.factor for side in model.size)
-    ids = np.random.default_rng(0).integers(0, model.codes, (num, *grid, model.depth))
+    ids = np.random.default_rng(0).integers(0, model.codes, (num, *model.grid, model.depth))
     return model.decode(ids)
 
 

@@ -131,8 +131,8 @@ def functions(
 def section(model: Model) -> str:
     """Return what the card says of the programs: a Python program that runs them, and by what."""
     height, width = model.size
-    grid = ", ".join(str(side // model.factor) for side in model.size)
-    pixels, ids = f"uint8 [4, {height}, {width}, 3]", f"int32 [4, {grid}, {model.depth}]"
+    ids = f"int32 {[4, *model.grid, model.depth]}"
+    pixels = f"uint8 [4, {height}, {width}, 3]"
     calls = [f"images = np.zeros((4, {height}, {width}, 3), np.uint8)"]
     if model.generator:
         labels = f" % {model.classes}" if model.classes else ""

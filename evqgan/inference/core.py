@@ -59,7 +59,7 @@ class CoreModel(Guarded):
         limits.require_batch(self.runner.batch_size, tokenizer.shape)
         self.state, self.step = self._restored(model, number)
         self._network = network = tokenizer.network
-        self.factor, self.size = network.factor, tokenizer.shape
+        self.factor, self.size, self.grid = network.factor, tokenizer.shape, tokenizer.grid
         self.codes, self.depth = network.quantizer.codes, network.quantizer.depth
         self.classes = config.generator.get("classes", 0) if self.generator else 0
         self.class_names = tuple(config.get("class_names", ()))
@@ -281,8 +281,7 @@ class CoreModel(Guarded):
     def _report(self, numbers: np.ndarray, ids: np.ndarray) -> None:
         """Hand the ids of a step to whoever watches."""
         if self._watch:
-            grid = tuple(side // self.factor for side in self.size)
-            shape = len(numbers), *grid, self.depth
+            shape = len(numbers), *self.grid, self.depth
             self._watch(np.asarray(numbers), np.asarray(ids).reshape(shape))
 
     def fill(
@@ -305,8 +304,8 @@ class CoreModel(Guarded):
 
     def _nothing_known(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and mask of images that are to be generated whole."""
-        grid = tuple(side // self.factor for side in self.size)
-        return np.zeros((number, *grid, self.depth), np.int32), np.ones((number, *grid), bool)
+        shape = number, *self.grid
+        return np.zeros((*shape, self.depth), np.int32), np.ones(shape, bool)
 
 
 def coders(tokenizer: models.ImageTokenizer) -> tuple[Callable, Callable]:

@@ -71,11 +71,10 @@ def edit(
     check_extent(model, image, margin, feather)
     what = f"an image of {size_text(mask.shape)}, in {counted(num, 'way')},"
     limits.require_memory(BYTES_PER_PIXEL * num * mask.size, what)
-    grid = grid_of(model)
-    unknown = dilated(touched(mask, model.factor, grid), tokens)
-    least = 2 * unknown.sum() / np.prod(grid)  # half of a window is context
+    unknown = dilated(touched(mask, model.factor, model.grid), tokens)
+    least = 2 * unknown.sum() / np.prod(model.grid)  # half of a window is context
     limits.limit_work(least, MAX_WINDOWS, "windows to fill", force)
-    holes = holes_of(unknown, grid)
+    holes = holes_of(unknown, model.grid)
     model.check_mask(np.stack([hole for _, hole in holes]))
     weight = feathered(mask, pixels)
     tiles = tiles_over(model, unknown.shape, weight > 0)
@@ -151,7 +150,7 @@ def extent(model: CoreModel, margin: Any, feather: Any) -> tuple[int, float]:
     feather: half a token by default, with which digits are about as smooth across the border of a
       hole as they were.
     """
-    margin = int(min(grid_of(model)) >= COARSE) if margin is None else margin
+    margin = int(min(model.grid) >= COARSE) if margin is None else margin
     feather = model.factor // 2 if feather is None else feather
     if not kinds.fits(margin, int):
         expected = "a margin that is a whole number of tokens from 0"
@@ -168,12 +167,6 @@ def one_image(images: np.ndarray) -> np.ndarray:
     if len(images) != 1:
         raise InputError(f"expected one image to edit, got {len(images)}")
     return images[0]
-
-
-def grid_of(model: CoreModel) -> tuple[int, int]:
-    """Return the token grid (h, w) of the model's images."""
-    h, w = (side // model.factor for side in model.size)
-    return h, w
 
 
 def painted_over(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -206,7 +199,7 @@ def encode(model: CoreModel, image: np.ndarray, needed: np.ndarray, num: int) ->
 
     image: [H,W,3]; needed: bool [h,w].
     """
-    size, f = grid_of(model), model.factor
+    size, f = model.grid, model.factor
     sides = zip(needed.shape, image.shape[:2], strict=True)
     short = [(0, tokens * f - side) for tokens, side in sides]
     image = np.pad(image, (*short, (0, 0)), mode="edge")
@@ -255,7 +248,7 @@ def tiles_over(model: CoreModel, grid: Sequence[int], needed: np.ndarray) -> lis
 
     needed: bool [H,W]; the grid may go on beyond it.
     """
-    size, f, own = model.size, model.factor, grid_of(model)
+    size, f, own = model.size, model.factor, model.grid
     axes = [blended(length, part, f) for length, part in zip(grid, own, strict=True)]
     found = []
     for (y, down), (x, across) in itertools.product(*axes):

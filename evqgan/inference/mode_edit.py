@@ -228,12 +228,12 @@ def write(
     out: pathlib.Path,
     masked: np.ndarray,
     results: np.ndarray,
-    made: Sequence[dict[str, Any]] = (),
+    made: Sequence[dict[str, Any]],
 ) -> None:
     """Write results [num,H,W,3] and the masked image [H,W,3], all or none.
 
     What else an earlier call left goes: the results that it had more of. made: a record for each
-    result, if there are any.
+    result.
     """
     if (out / STRIP).is_file():
         print(f"the edits of an earlier call in {out} are replaced", flush=True)
@@ -243,7 +243,7 @@ def write(
 
     with files.exchanged(out, stale) as folder:
         drawn = [*results, masked, pictures.row([masked, *results])]
-        said = [*(made or [MADE] * len(results)), MADE, MADE]
+        said = [*made, MADE, MADE]
         for name, picture, record in zip(names_of(len(results)), drawn, said, strict=True):
             pictures.save_png(folder / name, picture, record)
 

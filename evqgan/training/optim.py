@@ -179,11 +179,9 @@ class Updater:
         step: its number, of the learning rate.
         is_finite: bool scalar; where it is False the part stays as it is, to the bit.
         """
-        if not self.ema:
-            return adamw_step(self.adamw, part, grads, step, is_finite)
         # By the number of updates made, not the step, so that it warms up in a run that begins with
         # other weights (config.init), too: their averages are forgotten after some ten updates.
-        decay = average_decay(part["opt"]["count"], self.ema)
+        decay = average_decay(part["opt"]["count"], self.ema) if self.ema else None
         return adamw_step(self.adamw, part, grads, step, is_finite, decay)
 
 

@@ -144,29 +144,25 @@ def run_length(config: Any, examples: int) -> tuple[RunLength, dict[str, int]]:
     return length, {name: max(1, length.steps(config[f"{name}_every"])) for name in names}
 
 
-def jitted(stage: Any, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES) -> Compiled:
+def jitted(stage: Any, device_mesh: jax.sharding.Mesh) -> Compiled:
     """Return the functions of a stage over a device mesh, to be compiled at their first call.
 
     stage: has `init` and `update`, see `stage.Stage`; update donates its state.
-    rules: how weights lie on the mesh, see `core.mesh`.
     """
     drawing = Drawing(stage.init)
-    like = laid_out(drawing.shapes, device_mesh, rules)
+    like = laid_out(drawing.shapes, device_mesh)
     update = jitted_update(stage.update, like, device_mesh)
     shardings = jax.tree.map(lambda x: x.sharding, like)
     return Compiled(like, partial(drawing, shardings), update)
 
 
-def laid_out(shapes: dict, device_mesh: jax.sharding.Mesh, rules: tuple = mesh.RULES) -> dict:
-    """Return the abstract state of these shapes over a device mesh, with shardings.
-
-    rules: how weights lie on the mesh, see `core.mesh`.
-    """
+def laid_out(shapes: dict, device_mesh: jax.sharding.Mesh) -> dict:
+    """Return the abstract state of these shapes over a device mesh, with shardings."""
 
     def abstract(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    return jax.tree.map(abstract, shapes, mesh.shardings(shapes, device_mesh, rules))
+    return jax.tree.map(abstract, shapes, mesh.shardings(shapes, device_mesh))
 
 
 def jitted_update(update: Callable, like: dict, device_mesh: jax.sharding.Mesh) -> Any:

@@ -69,14 +69,9 @@ ADDED_BY_TRAINING = {
 }
 
 
-def within(key: str, sections: tuple[str, ...]) -> bool:
-    """Return whether a dotted key is one of `sections`, or lies in one of them."""
-    return any(f"{key}.".startswith(f"{section}.") for section in sections)
-
-
 def may_change(key: str) -> bool:
     """Return whether a dotted key may be another when a run goes on (MAY_CHANGE, MEMORY_KEYS)."""
-    return within(key, MAY_CHANGE) or key.split(".")[-1] in MEMORY_KEYS
+    return build.within(key, MAY_CHANGE) or key.split(".")[-1] in MEMORY_KEYS
 
 
 def claim(workdir: str | os.PathLike, config: Any, fresh: bool = False) -> None:
@@ -106,7 +101,7 @@ def changes(workdir: str | os.PathLike, config: Any) -> tuple[str, ...]:
     ours, theirs = with_defaults(config), with_defaults(saved)
     found = {key: x for key, x in build.differences(theirs, ours).items() if may_change(key)}
     told = (*measured, *WEIGHTS, *OF_COMMAND)
-    if others := {key: x for key, x in found.items() if not within(key, told)}:
+    if others := {key: x for key, x in found.items() if not build.within(key, told)}:
         lines.append(f"{build.listed(others, 'config.')}: {workdir} goes by this from now on")
     if measured:
         lines.append(
@@ -224,7 +219,7 @@ def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike)
 
     found: {key: (there, now)} of the new run.
     """
-    if any(within(key, OF_WEIGHTS) for key in found):
+    if any(build.within(key, OF_WEIGHTS) for key in found):
         return ""
     place = stores.path(workdir)
     beside = any(
@@ -297,7 +292,9 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
     ours, theirs = (with_defaults(c) if same else {"stage": c.stage} for c in (given, config))
     found = build.differences(theirs, ours)
     noted = ADDED_BY_TRAINING[config.stage]
-    found = {key: x for key, x in found.items() if not (may_change(key) or within(key, noted))}
+    found = {
+        key: x for key, x in found.items() if not (may_change(key) or build.within(key, noted))
+    }
     if found:
         raise _another(folder, found, "give another --workdir, or leave --config out")
     with config.unlocked():

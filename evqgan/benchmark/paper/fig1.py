@@ -37,7 +37,7 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     models, scale = reconstructed.chosen(given)
     rows, shown = [], []
     for name, model in models:
-        dataset, tally = quality.dataset_of(model), Tally()
+        dataset, tally = evaluation.images_of(model.config), Tally()
         read = evaluation.read_split(dataset, dataset.validation, given.images, tally)
         images, _ = next(read)
         before, after, box = locality.replaced(model, images, given.block, given.tokens)

@@ -19,7 +19,7 @@ from evqgan.core.config_files import read_file
 from evqgan.data import pipeline, stored_ids
 from evqgan.evals.provenance import fingerprints, plain
 from evqgan.features import extractor
-from evqgan.inference import unfinished_samples
+from evqgan.inference import evaluation, unfinished_samples
 from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 
@@ -134,7 +134,7 @@ def measured(
 
 def real_images_of(model: Model) -> dict[str, Any]:
     """Return which real images a model is measured beside. None is read."""
-    dataset = quality.dataset_of(model)
+    dataset = evaluation.images_of(model.config)
     splits = {split: pipeline.open_split(dataset, split) for split in names_of(dataset)}
     images = {split: pipeline.identity(source) for split, source in splits.items()}
     return {"dataset": stored_ids.data_keys(dataset), "images": images}

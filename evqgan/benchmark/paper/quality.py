@@ -99,11 +99,6 @@ def check_stage(text: str, stage: str) -> None:
         raise InputError(f"{path} holds {holds}: give the workdir of {named_stages[stage]}")
 
 
-def dataset_of(model: Model) -> Dataset:
-    """Return the images that a model is measured on."""
-    return build.call(Dataset, model.config.dataset, "config.dataset").of_images()
-
-
 def of_tokenizer(model: Model, given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns of a tokenizer, and their card.
 
@@ -111,7 +106,7 @@ def of_tokenizer(model: Model, given: Any) -> tuple[dict[str, Any], dict[str, An
     """
     chosen = list(dict.fromkeys([*networks(given), "pixels"]))
     evals = {"reconstruction": {"features": tuple(chosen), "weights": given.weights}}
-    dataset = dataset_of(model)
+    dataset = evaluation.images_of(model.config)
     ready = evaluators_of(model.config, dataset, evals)
     ((numbers, card),) = evaluation.evaluate_model(model, ready)
     kept = ("psnr", "ssim", "codebook_usage")
@@ -139,7 +134,7 @@ def of_generator(
     colour: whether the classifier that judges sees colours.
     sampler: changes to config.sample.
     """
-    dataset, chooser = dataset_of(model), None
+    dataset, chooser = evaluation.images_of(model.config), None
     if acceptance < 1:
         chooser = choosing.chooser_of(model, dataset, colour)
     images, labels = sampled(model, given.samples, folder, acceptance, chooser, sampler)
@@ -178,7 +173,7 @@ def of_generator(
     measured = Measured(
         FOLDER.name,
         produced,
-        real=real.image_set(dataset, dataset.train) if beside or held else None,
+        real=real.image_set(dataset.train) if beside or held else None,
         features=features,
         settings={"views": views, **(held.settings if held else {})},
         warnings=lines,
@@ -251,16 +246,14 @@ def real_row(model: Model, views: int = 1, colour: bool = False) -> dict[str, An
 
     None of data sets too large to be held in memory.
     """
-    dataset = dataset_of(model)
+    dataset = evaluation.images_of(model.config)
     real = real_images.real_of(dataset, views)
     if not real.is_held:
         return None
     keep = bool(model.classes)
     against = AgainstReal(real.train, real.heldout, model.size, colour=colour, keep=keep)
     found = against.numbers_of_heldout()
-    sets = {
-        name: real.image_set(dataset, getattr(dataset, name)) for name in ("train", "validation")
-    }
+    sets = {name: real.image_set(getattr(dataset, name)) for name in ("train", "validation")}
     return {
         "system": "real images, held out",
         "frechet_pixels": found.get("frechet_pixels"),

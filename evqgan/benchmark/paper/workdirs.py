@@ -32,7 +32,7 @@ def x(sides: Sequence[int]) -> str:
 
 def latent(model: Model) -> str:
     """Return the sides of a model's token grid."""
-    return x([side // model.factor for side in model.size])
+    return x(model.grid)
 
 
 def in_words(model: Model) -> str:
