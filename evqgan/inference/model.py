@@ -87,7 +87,7 @@ class Model(CodingModel):
     images) it is the same up to rounding; a token that was drawn near a tie may then change, and
     with it the tokens generated after it.
 
-    size: (height, width) of the images; factor: pixels of a token's side.
+    size: (height, width) of the images; factor: pixels of a token's side; grid: (rows, columns).
     codes: how many codes there are; depth: codes a token; codebook: the codes' vectors.
     classes: how many, 0 if there are none; class_names: theirs, or ().
     sampler: the settings that keywords such as temperature=0.9 change for a call; read-only.
