@@ -14,7 +14,7 @@ a try of 5 steps takes seven minutes the first time: two programs compile, and 2
 evaluated (docs/data.md).
 :f4          f = 4: 16x16 tokens of 1024 codes, as many as the paper has at 256x256. 3,000 steps, in
              56 minutes: PSNR 23.7 dB, SSIM 0.92, rFD 103. Colours are right, and outlines crisp; a
-             generator has four times the tokens to learn (docs/results.md).
+             small generator is no match for four times the tokens (docs/results.md).
 :perceptual  without the critic.
 :l2          L2 alone, without a network.
 :256         256x256, f = 16: 16x16 tokens, 1024 codes; for one GPU.
