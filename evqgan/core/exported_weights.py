@@ -1,8 +1,7 @@
 """The weights of an exported model: model.safetensors, which holds nothing that could run.
 
 Its arrays are named tokenizer/params/..., tokenizer/codebook/... and generator/params/...; all are
-averaged weights. Its metadata has a CRC-32 of all of them. In float16 it leaves out the sums of a
-codebook by moving average, which training alone reads: see `completed`.
+averaged weights. Its metadata has a CRC-32 of all of them.
 """
 
 import os
@@ -12,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from evqgan.core import exported, stores, weights
 from evqgan.core.errors import InputError
@@ -22,7 +20,6 @@ DTYPES = ("float16", "float32")
 # Beginnings of names of arrays that stay as they are. Ours: they are few, and of 143,616 tokens of
 # the drawings 1.2 % get another id in float16 with them, 1.6 % if they are rounded, too.
 EXACT = ("tokenizer/codebook/", "tokenizer/params/quantizer/")
-SUM, CODES, USAGE = "total", "codes", "usage"  # of `tokenizers.quantizers.ema.Averages`
 
 
 def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,32 +56,8 @@ def save(folder: str | os.PathLike[str], state: Mapping[str, Any], dtype: str) -
         return small
 
     file = stores.path(folder) / exported.WEIGHTS
-    tree = jax.tree_util.tree_map_with_path(rounded, tree_of(state))
-    weights.save(file, without_sums(tree) if dtype == "float16" else tree, {"dtype": dtype})
+    weights.save(file, jax.tree_util.tree_map_with_path(rounded, tree_of(state)), {"dtype": dtype})
     return stores.stamp(file).size
-
-
-def without_sums(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a tree as `tree_of` names it without the sums that `completed` makes again."""
-    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
-    known = {path[:-1] for path in flat if path[-1] == USAGE and (*path[:-1], CODES) in flat}
-    kept = {path: x for path, x in flat.items() if path[-1] != SUM or path[:-1] not in known}
-    return traverse_util.unflatten_dict(kept)
-
-
-def completed(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arrays of a file, traced or not, with the sums that `without_sums` left out.
-
-    A code is the mean of the vectors that chose it, so its sum is the code times its usage, but for
-    a smoothing of 1e-5.
-    """
-    sums = {}
-    for name in arrays:
-        place, _, last = name.rpartition("/")
-        whole = last == USAGE and f"{place}/{CODES}" in arrays
-        if whole and f"{place}/{SUM}" not in arrays:
-            sums[f"{place}/{SUM}"] = arrays[f"{place}/{CODES}"] * arrays[name][..., None]
-    return {**arrays, **sums}
 
 
 def restore(
@@ -100,7 +73,7 @@ def restore(
     folder = stores.path(folder)
     found = exported.check_step(folder, "generator" if "tokenizer" in like else "tokenizer", step)
     wanted = tree_of(like)
-    arrays = completed(read(folder))
+    arrays = read(folder)
     if problems := differences(arrays, wanted):
         what = f"is not the model of {exported.CONFIG} beside it: {weights.first_of(problems)}"
         raise InputError(f"{folder / exported.WEIGHTS} {what}; {exported.again(folder)}")
@@ -113,7 +86,7 @@ def restore(
 
 
 def arranged(arrays: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `completed` arrays, traced or not, as a state with dtypes of `like`."""
+    """Return arrays by their names in the file, traced or not, as a state with dtypes of `like`."""
 
     def named(path: tuple, leaf: Any) -> Any:
         return arrays[path_name(path)].astype(leaf.dtype)
@@ -126,8 +99,7 @@ class Exported:
 
     def __init__(self, folder: str | os.PathLike[str], part: str) -> None:
         """Read those of a part, one of `exported.PARTS`; InputError if they are damaged."""
-        self.step = exported.step_of(folder, part)
-        arrays = completed(read(stores.path(folder)))
+        self.step, arrays = exported.step_of(folder, part), read(stores.path(folder))
         own = f"{part}/params/"
         beside = "tokenizer/" if part == "tokenizer" else ""  # a generator's state has "tokenizer"
         self.arrays = {

@@ -91,7 +91,7 @@ def functions(
     like = model.shapes()
 
     def state_of(arrays: dict[str, jax.Array]) -> tuple[Any, dict]:
-        state = exported_weights.arranged(exported_weights.completed(arrays), like)
+        state = exported_weights.arranged(arrays, like)
         parts = {"params": state["ema"], "codebook": state.get("codebook")}
         return state["ema"], state["tokenizer"] if generator else parts
 
