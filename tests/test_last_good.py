@@ -166,7 +166,7 @@ def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(stage, tmp
     lengths = {"duration": "12", "checkpoint_every": "4", "eval_every": "12", "log_every": "2"}
     config = config_of(stage, keep=2, **lengths)
     if stage == 1:
-        config.adversarial.start = "2 steps"
+        config.adversarial.start = "0 steps"  # one program, and not one before it
     loop.train(config.copy_and_resolve_references(), tmp_path / "straight")
     shutil.copytree(tmp_path / "straight", tmp_path / "run")
     checkpoints = tmp_path / "run" / "checkpoints"
