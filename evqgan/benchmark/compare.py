@@ -107,8 +107,8 @@ def check(
     for evaluator in evaluators:
         pair = [found["protocols"][evaluator] for found in (first, second)]
         one, other = (behind(card, common(*pair)) for card in pair)
-        found = cards.differences(one, other, (*cards.MAY_DIFFER, *allowed))
-        for place, (a, b) in found.items():
+        forbidden = cards.differences(one, other, (*cards.MAY_DIFFER, *allowed))
+        for place, (a, b) in forbidden.items():
             text = f"{place} is {short(a)} in A, {short(b)} in B"
             where.setdefault(text, []).append(evaluator)
             if place not in differ:
