@@ -111,6 +111,28 @@ def test_what_is_traced_for_a_tpu_is_the_same_function(monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_products_of_dropped_weights_stay_apart_on_a_tpu_and_are_the_same(monkeypatch):
+    """Values and gradients; fused, a causal step ended the compiler of libtpu 0.0.42."""
+    query, key, value = (normal((2, 6, 2, 4), seed=seed) for seed in range(3))
+    causal = jnp.tril(jnp.ones((6, 6), bool))[None, None]
+    kept = normal((2, 2, 6, 6), seed=3) > 0
+
+    def traced(platform):
+        monkeypatch.setattr(attention, "platform", lambda: platform)
+
+        def total(*pieces):
+            given = (*pieces, causal, None, lambda weights: weights * kept)
+            return (attention.attend(*given) ** 2).sum()
+
+        grad = jax.grad(total, (0, 1, 2))
+        return str(jax.make_jaxpr(grad)(query, key, value)), grad(query, key, value)
+
+    (on_gpu, expected), (on_tpu, got) = traced("gpu"), traced("tpu")
+    assert "optimization_barrier" in on_tpu and "optimization_barrier" not in on_gpu
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_heads_must_divide_width():
     with pytest.raises(InputError, match="multiple of the 3 heads, got 8"):
         Attention(3).init(jax.random.key(0), jnp.zeros((1, 2, 8)))

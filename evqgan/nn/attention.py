@@ -112,7 +112,11 @@ def weights_of(
     if bias is not None:
         logits = logits + bias.astype(jnp.float32).reshape((1,) * (logits.ndim - 3) + bias.shape)
     weights = jax.nn.softmax(logits).astype(dtype)
-    return weights if drop is None else drop(weights)
+    if drop is None:
+        return weights
+    # On a TPU XLA else fuses the products into each other, of a causal model with `remat` so deep
+    # that the compiler of libtpu 0.0.42 overflows its stack.
+    return drop(jax.lax.optimization_barrier(weights) if platform() == "tpu" else weights)
 
 
 def flatten_tokens(x: jax.Array) -> jax.Array:
