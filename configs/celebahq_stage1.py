@@ -11,9 +11,9 @@ Batches are of 64, for 8 to 64 devices; on more, raise config.batch_size or mesh
 Hours and hardware of the paper: 50 epochs on 8 A100, hours not published. Ours, estimated
 (configs/common.py):
   variant     images   TFLOP an image   hours on v5e-16   on 8 H100
-  default     5.00 M            0.252               0.7         0.2
-  paper16     1.25 M            0.252               0.2         0.1
-  paper128    1.25 M            0.252               0.2         0.1
+  default     5.00 M            0.252               1.3         0.2
+  paper16     1.25 M            0.252               0.3         0.1
+  paper128    1.25 M            0.252               0.3         0.1
 """
 
 from ml_collections import ConfigDict

@@ -2,12 +2,12 @@
 
 Hours in the heads of full-size configs are estimates, nothing was timed: images x TFLOP an image /
 (devices x peak x MFU). TFLOP: all products of one training step, all terms of the loss. Peaks in
-bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU of tokenizers, and of encoding images for a
-generator, which stored ids save (config.dataset.codes): 15 % of a v5e, by its compiler's estimate
-for imagenet_stage1.py (docs/accelerators.md), and 18 % of an H100 (an H200 took 19 % with L2 and
-LPIPS, docs/results.md). Of generators: 41 % of a v5e, with :512 28 and with :1024 21 %
-(docs/fits.md), and 28 % of an H100, 24 with :512 and :1024, which take a block at a time (an H200,
-docs/results.md). With one or two images a device it is less.
+bfloat16: 197 TFLOP/s of a v5e, 990 of an H100. MFU of tokenizers on a v5e: by its compiler's
+estimate for each (docs/fits.md), 7 to 21 %, and for paper16 and paper128 as for the default; of
+encoding images for a generator, which stored ids save (config.dataset.codes), 15 %. Of both on an
+H100 18 % (an H200 took 19 % with L2 and LPIPS, docs/results.md). Of generators: 41 % of a v5e, with
+:512 28 and with :1024 21 % (docs/fits.md), and 28 % of an H100, 24 with :512 and :1024, which take
+a block at a time (an H200, docs/results.md). With one or two images a device it is less.
 """
 
 from collections.abc import Collection

@@ -17,11 +17,11 @@ mesh.tensor.
 Hours and hardware of the paper: 50 epochs on 8 A100, hours not published. Ours, estimated
 (configs/common.py):
   variant     images   TFLOP an image   hours on v5e-16   on 8 H100
-  default     12.0 M            0.252               1.8         0.6
-  f8          12.0 M            0.232               1.6         0.5
-  1024        3.00 M            4.029               7.1         2.4
-  paper16     3.00 M            0.252               0.4         0.1
-  paper128    3.00 M            0.252               0.4         0.1
+  default     12.0 M            0.252               3.1         0.6
+  f8          12.0 M            0.232               3.0         0.5
+  1024        3.00 M            4.029                14         2.4
+  paper16     3.00 M            0.252               0.8         0.1
+  paper128    3.00 M            0.252               0.8         0.1
 """
 
 from ml_collections import ConfigDict

@@ -14,12 +14,12 @@ Published: rFID 2.34, 142 images/s on an A100.   Ours: not trained yet.
 Hours and hardware of the paper: 20 epochs on 8 A100, hours not published. Ours, estimated
 (configs/common.py):
   variant     images   TFLOP an image   hours on v5e-16   on 8 H100
-  default    256.2 M            0.370                56        18.5
-  f8         256.2 M            0.353                53        17.6
-  512         64.1 M            1.481                56        18.5
-  plus       345.6 M            0.648               132          44
-  paper16     25.6 M            0.370               5.6         1.8
-  paper128    25.6 M            0.370               5.6         1.8
+  default    256.2 M            0.370                58        18.5
+  f8         256.2 M            0.353                67        17.6
+  512         64.1 M            1.481                82        18.5
+  plus       345.6 M            0.648                93          44
+  paper16     25.6 M            0.370               5.8         1.8
+  paper128    25.6 M            0.370               5.8         1.8
 """
 
 from ml_collections import ConfigDict

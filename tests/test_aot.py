@@ -56,7 +56,7 @@ ENTRY %main (param.0: f32[8,4]) -> f32[64,4] {
   ROOT %f = f32[64,4] fusion(%param.0), calls=%fused, backend_config={"estimated_cycles":"7"}
 }
 """
-IDS = "--config.dataset.codes=IDS"  # stored ids instead of images
+IDS = fits.STORED_IDS  # instead of images
 
 
 def test_collectives_and_cycles_count_as_often_as_their_loop_turns():
@@ -316,6 +316,17 @@ def test_all_that_is_asked_is_looked_at_before_the_first_is_compiled(monkeypatch
             fits.run(given, keys)
 
 
+def test_the_command_of_the_page_finds_its_rows_and_generators_take_stored_ids_where_they_can():
+    kept = fits.earlier(str(ROOT / "docs" / "measurements" / "fits.json"))
+    unchanged = {(row.config, row.changes) for row in kept if row.changes in ("", IDS)}
+    assert len(unchanged) > 30
+    for config, changes in unchanged:
+        assert fits.changes_of(config, []) == changes.split(), config
+    assert fits.changes_of("imagenet_stage2", ["--config.seed=1"]) == [IDS, "--config.seed=1"]
+    own = ["--config.dataset.codes=OWN"]
+    assert fits.changes_of("imagenet_stage2", own) == own
+
+
 def test_the_rows_that_are_kept_are_read_and_written_as_they_are():
     file = ROOT / "docs" / "measurements" / "fits.json"
     assert json.loads(file.read_text())["rows"] == fits.as_json(fits.earlier(str(file)))
@@ -404,7 +415,7 @@ def test_every_full_size_step_is_compiled_for_a_v5e_or_says_what_would_make_it_f
     # that test_a_tiny_step_is_compiled_for_tpus_that_are_not_there names.
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu, a TPU's compiler, is not installed: pip install '.[tpu]'")
-    given = [] if "stage1" in config or "rqtransformer" in config else [IDS]
+    given = fits.changes_of(config, [])
     asked = fits.Row(config, " ".join(given), "v5e:2x4", "train")
     (row,) = fits.compiled(asked, given, 3600)
     assert row.fits or (row.fits is False and row.note), row

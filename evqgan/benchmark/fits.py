@@ -2,8 +2,9 @@
 
 Every row is compiled in a process of its own: one that crashes or takes too long loses itself
 alone. With --json=FILE each row is written as it comes, and rows that FILE has are not compiled
-again, but for those that were given up after --minutes. A training step of stage 2 takes a TPU's
-compiler one to ten minutes on two cores.
+again, but for those that were given up after --minutes. A generator takes stored ids where it can,
+as long trainings do. A training step takes a TPU's compiler one to ten minutes on two quiet cores,
+a few of them up to an hour.
 """
 
 import json
@@ -75,6 +76,9 @@ FLAGS = (
     Flag("minutes", whole(1), (), "after which a row is given up (60)", 60),
 )
 
+# Stored ids instead of images; the folder need not be there, as nothing is read.
+STORED_IDS = "--config.dataset.codes=IDS"
+
 # How the note of a row begins that took longer than --minutes, or whose process was ended.
 GIVEN_UP, CRASHED = "given up", "crashed"
 
@@ -121,22 +125,35 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
     names, configs = given.topology or TOPOLOGIES, given.config or CONFIGS
     for name in names:
         topology.prepare(name, "--topology")
-    for config in configs:
-        override(read_file(config), overrides)
+    changes = {config: changes_of(config, overrides) for config in configs}
     for config in configs:
         for name in names:
-            row = Row(config, shlex.join(overrides), name, given.mode)
+            row = Row(config, shlex.join(changes[config]), name, given.mode)
             if row.asked in [known.asked for known in rows]:
                 continue
             print(f"{config} on {name}", flush=True)
             with heartbeat(f"compiling {config} on {name}"):
-                rows += compiled(row, overrides, 60 * given.minutes)
+                rows += compiled(row, changes[config], 60 * given.minutes)
             if given.json:
                 files.save_json(given.json, {"name": "fits", "rows": as_json(rows)})
             verdict = {True: "it fits", False: "it does not fit", None: "not compiled"}
             said = verdict[rows[-1].fits], rows[-1].note
             print(f"  {'; '.join(filter(None, said))}", flush=True)
     return "which programs fit, as compilers say; nothing was run", as_json(rows)
+
+
+def changes_of(config: str, overrides: Sequence[str]) -> list[str]:
+    """Return the keys that a config is given: `overrides`, and stored ids if it can train on them.
+
+    A generator can, but for one of soft targets, which are drawn of images.
+
+    Raises InputError for a config or keys that there are not.
+    """
+    changed = read_file(config)
+    override(changed, overrides)
+    is_soft, has_ids = changed.tokenizer.get("soft"), changed.dataset.get("codes")
+    can = "generator" in changed and not is_soft and not has_ids
+    return [*([STORED_IDS] if can else []), *overrides]
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
