@@ -111,7 +111,7 @@ def test_what_is_traced_for_a_tpu_is_the_same_function(monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_products_of_dropped_weights_stay_apart_on_a_tpu_and_are_the_same(monkeypatch):
+def test_the_products_around_dropped_weights_stay_apart_on_a_tpu_and_are_the_same(monkeypatch):
     """Values and gradients; fused, a causal step ended the compiler of libtpu 0.0.42."""
     query, key, value = (normal((2, 6, 2, 4), seed=seed) for seed in range(3))
     causal = jnp.tril(jnp.ones((6, 6), bool))[None, None]
