@@ -60,6 +60,16 @@ def test_a_row_has_its_keys_and_a_gap_is_named():
     assert all(len(line) <= 120 or line.startswith("|") for line in lines)
 
 
+def test_what_does_not_fit_shows_how_much_it_would_take():
+    for note, shown in (
+        ("HLO temporaries (59.12G)", ""),
+        ("total memory required for HLO temporaries (59.12G) exceeds", "59.12 of temporaries"),
+        ("Ran out of memory in memory space hbm. Used 15.80G of 15.75G hbm. Exceeded", "15.80"),
+    ):
+        row = ROW._replace(fits=False, note=note, peak_gib=None)
+        assert f"| **no** | {shown} | 15.75 |" in maker("fits_table").page([row])
+
+
 def test_a_config_that_was_compiled_with_other_keys_alone_is_still_a_gap():
     for changes, is_gap in (("generator.unroll=1", True), ("dataset.codes=IDS", False)):
         page = maker("fits_table").page([ROW._replace(changes=f"--config.{changes}")])

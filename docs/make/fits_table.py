@@ -24,12 +24,12 @@ not: compiled, not run. What the columns are: [accelerators.md](accelerators.md)
 
 Keys of `config` that were changed stand behind its name; generators take stored ids
 (`--config.dataset.codes`) but for RQ-Transformers, which encode images. Memory is of a device, in
-GiB; TFLOP, collectives and their GB are of a step on a device; the time is without collectives. Of
-GPUs it is a lower bound, and the MFU so an upper one. Hours of whole trainings on v5e-16 and on 8
-H100, estimated, stand at the heads of the config files.
+GiB; TFLOP, collectives and their GB are of a step on a device; the time is without collectives.
+Hours of whole trainings on v5e-16 and on 8 H100, estimated, stand at the heads of our own configs.
 """
 WIDTH = 120  # columns of a line of text
 NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)G\)")
+USED = re.compile(r"Used ([\d.]+)G of [\d.]+G hbm")
 
 
 def page(rows: Iterable[Row]) -> str:
@@ -84,9 +84,11 @@ def changed(row: Row) -> list[str]:
 
 
 def peak(row: Row) -> str:
-    """Return the peak of memory; where the compiler gave up before, what temporaries alone need."""
-    needed = NEEDED.search(row.note)
-    return number(row.peak_gib, ",.2f") or (f"{needed[1]} of temporaries" if needed else "")
+    """Return the peak of memory; where the compiler gave up, what it says that it would need."""
+    needed, used = NEEDED.search(row.note), USED.search(row.note)
+    if needed and row.peak_gib is None:
+        return f"{needed[1]} of temporaries"
+    return number(row.peak_gib, ",.2f") or (used[1] if used else "")
 
 
 def time(row: Row) -> str:
