@@ -10,6 +10,10 @@ def test_the_list_of_keys_is_that_of_the_code():
     )
     empty = [line for line in made.splitlines() if line.endswith("|  |")]
     assert not empty, "these keys have no meaning in a docstring or a comment"
+    sections = [section.splitlines() for section in made.split("\n### ")]
+    said = [[line.split(" | ", 3)[-1] for line in lines if line[:3] == "| `"] for lines in sections]
+    twice = [text for texts in said for text in set(texts) if texts.count(text) > 1]
+    assert not twice, "of several keys of a section: give each a meaning of its own"
     keys = {line.split("`")[1] for line in made.splitlines() if line.startswith("| `")}
     assert {"learning_rate", "global_tokens", "batch_size", "choice_temperature"} <= keys
     assert not {"parent", "name", "run", "devices", "codebook"} - {"name"} & keys

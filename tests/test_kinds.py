@@ -38,6 +38,7 @@ FITS = [
         '"20 epochs" or "5%"',
     ),
     (kinds.Often, [1, "5%"], [0, "0 steps", "0%"], "more than 0"),
+    (kinds.Whole, [1, "20 epochs"], ["5%", "0 epochs"], '"1000 steps" or "20 epochs"'),
     (kinds.Dtype, ["float32", "bfloat16"], ["float16", 32, None], "one of float32, bfloat16"),
     (Literal[-1] | kinds.Positive, [-1, 1], [0, -2, "1"], "one of -1 or a whole number from 1"),
     (

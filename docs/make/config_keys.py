@@ -83,7 +83,7 @@ COMMON = {
     "top_k": "draw from the k likeliest codes; 0: from all",
     "top_p": "draw from the likeliest codes that have this share of the probability",
     "weight": "of this term of the loss",
-    "width": "channels; of a quantizer those of a code",
+    "width": "channels of layers; where stages differ, those of which the others are multiples",
 }
 OF_GENERATORS = ("codes", "latent", "dtype", "depth", "codebook_width", "factor")
 PACKAGES_OF_GENERATORS = (

@@ -47,19 +47,22 @@ class Duration(NamedTuple):
     See `training.run_length`.
 
     positive: whether 0 is refused.
+    share: whether "5%", a share of the whole run, is one.
     """
 
     positive: bool = False
+    share: bool = True
 
     def holds(self, value: Any) -> bool:
         """Return whether a number or text is a duration."""
         found = DURATION.fullmatch(str(value))
-        if not found:
+        if not found or (found[2] == "%" and not self.share):
             return False
         return not self.positive or float(re.sub("[,_]", "", found[1])) != 0
 
     def __str__(self) -> str:
-        words = 'a number of steps, "1000 steps", "20 epochs" or "5%"'
+        words = 'a number of steps, "1000 steps"'
+        words += ', "20 epochs" or "5%"' if self.share else ' or "20 epochs"'
         return f"more than 0: {words}" if self.positive else words
 
 
@@ -100,6 +103,7 @@ Above0 = Annotated[float, Range(0, open_low=True)]
 Signed = Annotated[float, Range(-math.inf)]
 Steps = Annotated[int | float | str, Duration()]
 Often = Annotated[int | float | str, Duration(positive=True)]
+Whole = Annotated[int | float | str, Duration(positive=True, share=False)]  # of a run
 Dtype = Literal["float32", "bfloat16"]
 
 

@@ -40,7 +40,10 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make(data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1, *, devices: Any = None) -> Mesh:
     """Return a mesh with the axes AXES; the batch is split over data x fsdp.
 
-    data, fsdp, tensor: devices along each axis; one may be -1: what the others leave.
+    data: devices among which a batch is split, each with all weights; one of the three numbers may
+      be -1: what the others leave.
+    fsdp: devices among which a batch is split, and weights and optimizer, too.
+    tensor: devices among which heads and hidden units are split, of the same images.
     devices: default: all.
 
     Raises InputError if the sizes do not fit the devices.

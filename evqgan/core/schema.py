@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from evqgan.core import build, mesh
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import Dtype, Often, Positive, Seed, Share
+from evqgan.core.kinds import Dtype, Often, Positive, Seed, Share, Whole
 
 # What an Evaluator is given beside keys of the config.
 OF_EVALUATOR = ("predict", "batches", "config", "sample")
@@ -22,18 +22,24 @@ class Experiment:
     seed: of first weights, the order of the data, and all that is drawn.
     dtype: that networks compute in; weights and optimizer are float32.
     batch_size: images of a step, all devices together.
-    duration: of the run.
-    log_every, eval_every, checkpoint_every: how often it logs metrics, evaluates, and saves a
-      checkpoint.
-    dataset, tokenizer, optimizer, loss, mesh, evals: sections of their own; of evals one for each
-      evaluator, by its name.
-    eval_batch_size: None is batch_size.
+    duration: how long the run is.
+    log_every: how often a line says the metrics of training.
+    eval_every: how often the evaluators of `evals` run.
+    checkpoint_every: how often a checkpoint is saved.
+    dataset: the section that says which images, and how they are read.
+    tokenizer: the section that says which tokenizer; in stage 2 also its weights.
+    optimizer: the section of AdamW, its learning rate, and the averaged weights.
+    loss: the section of the loss: in stage 1 the weights of its terms of pixels.
+    mesh: the section that says how devices share the work.
+    evals: a section for each evaluator, by its name.
+    eval_batch_size: images that are evaluated at a time, all devices together; None: batch_size.
     best: the number of an evaluator by which the best checkpoint is chosen: the lowest, or of such
       as val/psnr and val/accuracy@0.50, as the evaluator says, the highest; it is kept beside the
       `keep` latest ones. "" is none.
     keep: how many checkpoints are kept, the latest ones.
     resume: the checkpoint from which a run goes on: "latest", which has to be whole, or
-      "last_good", which moves damaged ones into the folder "damaged" of the workdir.
+      "last_good", the latest that is whole on disk, whatever the loss was at it; damaged ones
+      after it are moved into the folder "damaged" of the workdir.
     stall: seconds without the end of a step after which a run is taken for stuck, prints the stacks
       of all threads and ends; slow steps have ten times the longest so far. 0 is never.
     alarm: {number: share of its highest value below which the log warns}.
@@ -41,16 +47,17 @@ class Experiment:
     init: a workdir of the same stage and shapes, with whose weights a new run begins; or an
       exported model, or the name of one that ships.
     init_optimizer: whether it begins with the optimizer's moments of that workdir, too.
-    class_names, data, began: noted by training, not given: the names of the classes, what the
-      training images are (`pipeline.identity`), and the step from which a finished run was extended
-      by a longer duration, 0 where none was.
+    class_names: noted by training, not given: the names of the classes.
+    data: noted by training, not given: what the training images are (`pipeline.identity`).
+    began: noted by training, not given: the step from which a finished run was extended by a longer
+      duration, 0 where none was.
     """
 
     stage: Literal["stage1", "stage2"]
     seed: Seed
     dtype: Dtype
     batch_size: Positive
-    duration: Often
+    duration: Whole
     dataset: dict
     tokenizer: dict
     optimizer: dict
@@ -79,7 +86,8 @@ class TokenizerExperiment(Experiment):
     """The keys of a tokenizer's config.
 
     loss: the weights of `stage1.pixel_losses`.
-    perceptual, adversarial: sections, the other terms of the loss; None: there is no such term.
+    perceptual: the section of the loss's perceptual term; None: there is none.
+    adversarial: the section of the critic and of the loss's adversarial term; None: there is none.
     """
 
     perceptual: dict | None = None
@@ -90,7 +98,8 @@ class TokenizerExperiment(Experiment):
 class GeneratorExperiment(Experiment):
     """The keys of a generator's config.
 
-    generator, sample: sections, the model and its sampler.
+    generator: the section of the model.
+    sample: the section of its sampler.
     stored_ids: noted by training, not given: which stored ids it was trained from.
     """
 

@@ -19,8 +19,9 @@ class Dataset:
       "generated"; not beside `folder`.
     folder: a folder of images, a class per sub-folder or none; not beside `name`.
     data_dir: where tfds keeps its data; "" = TFDS_DATA_DIR or tfds' default.
-    train, validation: splits with slices as in tfds ("train[:90%]"); for those of a folder see
-      `folder.layout`.
+    train: the split that is trained on, with a slice as in tfds if need be ("train[:90%]"); for
+      those of a folder see `folder.layout`.
+    validation: the split that is held out, named in the same way.
     size: side of the images, or (H, W).
     crop: what is shown of an image in training (`views`):
       "resize": scaled to cover the size, then a random part (for ImageNet VQGAN's, RQ-VAE's and
@@ -33,11 +34,12 @@ class Dataset:
       against whose reference images FID is measured.
       In validation it is the centre of the image, scaled until it covers the size, but with
       "native" not scaled.
-    min_scale: of "random_resized".
+    min_scale: the smallest share of the largest area that "random_resized" takes.
     flip: mirror one image in two in training (RQ-VAE, ViT-VQGAN).
-    image_key, label_key: the features of a tfds data set; label_key = "" reads no labels, and of a
-      folder no classes.
-    classes, num_examples: of "generated".
+    image_key: the feature of a tfds data set that has the image.
+    label_key: the feature that has the label; "" reads no labels, and of a folder no classes.
+    classes: how many classes "generated" has.
+    num_examples: how many training images "generated" has, and an eighth as many held out.
     max_bad: the share of undecodable images above which it stops.
     codes: a folder of stored ids of this data set (`data.stored_ids`), made by --mode=encode, from
       which stage 2 then trains without images. "" = stage 2 encodes the images of every step.

@@ -111,8 +111,8 @@ def loss(
     """Return the mean negative log-likelihood of the codes (VQGAN, Sec. 3.2), and metrics.
 
     ids: int32 [B,h,w,1]; label: int32 [B].
-    label_smoothing: 0 in both originals.
-    pkeep: see `predict` (taming-transformers).
+    label_smoothing: the share of the target that all codes get alike; 0 in both originals.
+    pkeep: the share of input codes that stay, not replaced by random ones (taming-transformers).
     """
     logits, target = predict(model, params, ids, label, rng, pkeep, train=True)
     one_hot = optax.smooth_labels(jax.nn.one_hot(target, model.codes), label_smoothing)

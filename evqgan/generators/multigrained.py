@@ -115,7 +115,9 @@ def loss(
     targets: 0 is Eq. 2's sum over all blocks; k estimates it from k random blocks an image, in
       memory that does not grow with resolution.
     label_smoothing: 0 is Eq. 2's one-hot target (MaskGIT: 0.1).
-    masks, edits, wavefronts: see `masking.corrupt`.
+    masks: which states of an image are trained on, see `masking.corrupt`.
+    edits: of "matched" the share of images in which a rectangle is hidden, not the whole image.
+    wavefronts: of "matched" the share of images whose blocks come in wavefront order.
     """
     nll, right, is_masked = likelihood(
         model,

@@ -10,7 +10,7 @@ from evqgan.core import build, config_files, schema
 from evqgan.core.errors import InputError
 from evqgan.data.dataset import Dataset
 from evqgan.own_images import proposal
-from evqgan.training import optim, run_length
+from evqgan.training import optim
 
 PARTS = {"tokenizer": "stage1", "generator": "stage2"}
 # Keys for both stages: what each is called in a stage.
@@ -72,8 +72,6 @@ def check(config: ConfigDict) -> None:
         )
     for takes, keys, where, apart in (*_of_stages(config), *_of_modules(config)):
         build.check(takes, keys, where, apart)
-        with build.at_key(f"{where}.duration"):
-            run_length.to_steps(keys.get("duration", 1), 1, 1)
 
 
 def _of_stages(config: ConfigDict) -> Iterator[Section]:

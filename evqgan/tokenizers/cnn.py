@@ -46,7 +46,9 @@ class Coder(nn.Module):
       block; 16: where images of 256x256 are maps of 16x16 (VQGAN).
     middle: so many blocks after an encoder's last level, before a decoder's first one.
     middle_attention: whether attention follows the first of the middle blocks.
-    norm, activation, shortcut_of_output: see `conv.ResBlock`.
+    norm: which norm the blocks have, see `conv.normalize`.
+    activation: the function of the blocks, see `conv.activate`.
+    shortcut_of_output: MaskGIT's quirk where the width changes, see `conv.ResBlock`.
     remat: keep only what goes into blocks and attention for the backward pass.
     Raises InputError for attention where there is no level.
     """

@@ -149,9 +149,10 @@ def assemble(
 ) -> Tokenizer:
     """Return the Tokenizer of the keys of config.tokenizer; `dtype` is config.dtype.
 
-    encoder, decoder: the module in evqgan/tokenizers and its arguments. Both must have the same
-      `factor`, the side of the image divided by that of the features.
-    quantizer: the same of evqgan/tokenizers/quantizers.
+    encoder: its module in evqgan/tokenizers and the module's arguments.
+    quantizer: its module in evqgan/tokenizers/quantizers and the module's arguments.
+    decoder: as `encoder`, with the same `factor`, the side of the image divided by that of the
+      features.
     patch: squares of patch x patch features become one token (VQGAN's patch_size).
     pixels: what the encoder sees: "signed", values in [-1, 1], or "unit", in [0, 1].
     """

@@ -30,10 +30,11 @@ EPSILON = 1e-5  # of the layer norms: PyTorch
 class Coder(nn.Module):
     """What an encoder and a decoder share: their fields, and the transformer of both.
 
-    size, patch: one number, or (height, width); size has to be a multiple of patch.
-    heads, head_dim: every token looks at all others, in `heads` heads of `head_dim`. The
-      attention's linear layer `out` is absent where there is one head as wide as the tokens
-      (enhancing-transformers).
+    size: of the images in pixels, one number, or (height, width), a multiple of `patch`.
+    patch: the pixels of a token's side, one number, or (height, width).
+    heads: heads of attention, by which every token looks at all others.
+    head_dim: channels of each head. The attention's linear layer `out` is absent where there is one
+      head as wide as the tokens (enhancing-transformers).
     learned_positions: whether positions are trained (ours). They are a table of sines and cosines
       (`sincos`) added to the tokens; it is a parameter even if not trained, as in the port.
     Raises InputError for what no encoder or decoder can be built from.

@@ -95,12 +95,15 @@ def optimizer(
     """Return the Updater of config.optimizer, whose keys these are.
 
     learning_rate: the peak of the schedule.
-    b1, b2: decays of the two moments.
+    b1: decay of the first moment, the average of gradients.
+    b2: decay of the second moment, the average of their squares.
     weight_decay: of kernels alone.
     clip: largest global gradient norm, 0 = none.
-    warmup, hold: durations at the beginning; "5%" is a share of the run, or of its extension where
-      a finished run was given a longer duration.
-    decay, final: how the rate falls from then on, to which value at its end; see `schedule`.
+    warmup: how long the rate rises from 0 to its peak; "5%" is a share of the run, or of its
+      extension where a finished run was given a longer duration.
+    hold: how long it then stays there; "5%" as of `warmup`.
+    decay: how the rate falls from then on, see `schedule`.
+    final: the rate at the end of the run, of all but "constant".
     moment_dtype: of the first moment; "bfloat16" saves an eighth of the state (Zhai et al.,
       "Scaling Vision Transformers", 2022).
     ema: decay of the averaged weights, in stage 2 0.9999 where the key is left out; 0: there are

@@ -22,6 +22,10 @@ class Quantizer(nn.Module):
     with the gradient of the soft choice at `temperature`, which falls to `final_temperature` over
     the first `anneal` steps; else the most likely code is taken.
     Loss: kl_weight * KL(choice | uniform), a mean over tokens.
+    width: c, the length of a code's vector.
+    final_temperature: where `temperature` ends (1/16: DALL-E; 0.6: MaskGIT).
+    anneal: the steps in which the temperature falls; 0: it is constant.
+    kl_weight: the weight of KL(choice | uniform) (VQGAN; MaskGIT: 0).
     logits: "dense" = a linear layer of z; "distance" = minus the squared distances to the codes, z
       being as wide as they are (MaskGIT's GumbelVQ).
     l2_normalize: z and codes of length 1, for "distance" only (the ViT-VQGAN port's
@@ -36,9 +40,9 @@ class Quantizer(nn.Module):
     codes: Positive = 1024
     width: Positive = 256
     temperature: Above0 = 1.0  # VQGAN
-    final_temperature: Above0 = 1 / 16  # DALL-E
-    anneal: int = 0  # steps; 0 = constant
-    kl_weight: float = 5e-4  # VQGAN
+    final_temperature: Above0 = 1 / 16
+    anneal: int = 0
+    kl_weight: float = 5e-4
     logits: Literal["dense", "distance"] = "dense"
     l2_normalize: bool = False
     hard: bool = True

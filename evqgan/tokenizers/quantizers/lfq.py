@@ -20,15 +20,16 @@ class Quantizer(nn.Module):
     q(z) are the probabilities of all codes e, softmax(-|z - e|^2 / temperature). The entropy term
     is low if each single choice is sure while over the batch all codes are equally frequent.
     bits: the number of channels c; V = 2^bits.
-    entropy: the weight of the entropy term; temperature: that in q(z).
-    commitment: the weight of the last term.
+    entropy: the weight of the entropy term (MaskGIT, MAGVIT-v2).
+    temperature: of q(z) in the entropy term (MaskGIT's); no code is drawn by it.
+    commitment: the weight of the commitment term, |z - sg(z_q)|^2 (VQGAN).
     """
 
     # 18: MAGVIT-v2's, more than which fill memory with probabilities
     bits: Annotated[int, Range(1, 18)] = 10
-    entropy: float = 0.1  # MaskGIT, MAGVIT-v2
-    temperature: Above0 = 0.01  # MaskGIT
-    commitment: float = 0.25  # VQGAN
+    entropy: float = 0.1
+    temperature: Above0 = 0.01
+    commitment: float = 0.25
     depth = 1
     soft_targets = False
 

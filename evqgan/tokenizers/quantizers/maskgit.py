@@ -22,7 +22,8 @@ class Quantizer(vq.Quantizer):
     """The paper's vector quantizer with MaskGIT's entropy loss of minus the squared distances.
 
     entropy: weight of `codebooks.entropy_loss`.
-    entropy_temperature, entropy_target: its temperature and target.
+    entropy_temperature: by which that loss divides the distances.
+    entropy_target: its choices: "softmax", or "argmax" with that softmax's gradient.
     """
 
     entropy: float = 0.1  # MaskGIT, as all three

@@ -22,6 +22,7 @@ class Quantizer(nn.Module):
 
     L = codebook's term + commitment * |z - sg(partial sum)|^2, means over elements and partial sums
     (its Eq. 6).
+    width: c, the length of a code's vector.
     depth: D, the number of codes at a position.
     shared: whether all depths share one codebook, or have one each.
     decay: of a codebook by moving average, in whose L the codebook's term is left out; 0: the

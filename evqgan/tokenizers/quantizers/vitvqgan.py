@@ -21,6 +21,7 @@ from evqgan.tokenizers.quantizers.codebooks import (
 class Quantizer(nn.Module):
     """Vector quantizer of the port: the gradient of z_q goes to z as if z had not been normalized.
 
+    width: c, the length of a code's vector (ViT-VQGAN).
     depth: its num_quantizers. Depth d quantizes what d - 1 left over, normalized again; z_q is the
       sum of all codes, and L the mean over depths of |sg(x) - e|^2 + commitment * |x - sg(e)|^2,
       with x what is quantized and e its code.
@@ -31,7 +32,7 @@ class Quantizer(nn.Module):
     """
 
     codes: Positive = 8192  # ViT-VQGAN
-    width: Positive = 32  # ViT-VQGAN
+    width: Positive = 32
     depth: Positive = 1
     shared: bool = True
     commitment: float = 0.25
