@@ -4,8 +4,10 @@ bash launch/local.sh --config=configs/folder.py --config.dataset.folder=FOLDER
 
 The folder is looked through first; size, tokens, models, batches and durations are proposed for it
 and for the device, and kept in the workdir (docs/own_images.md). Whatever is None here is proposed,
-and can be given instead. These keys are of both stages, and each can be given for one alone, as
---config.generator.duration="4000 steps":
+and can be given instead. These keys are of both stages; factor and critic are the tokenizer's.
+batch_size, duration, seed, checkpoint_every and init can be given for one stage alone, as
+--config.generator.duration="4000 steps"; the learning rate of one is
+--config.generator.optimizer.learning_rate:
   dataset.folder, dataset.size, ...   which images, and how large
   factor      f: the pixels of a token's side, 4, 8 or 16
   critic      whether the tokenizer learns by a perceptual and an adversarial term, too

@@ -35,9 +35,9 @@ number config.best. evaluation.json, PNGs and stored ids say of which step they 
 --compile_only=TOPOLOGY compiles the step of training, the sampler or the prediction of evaluation
 for cpu, gpu, or what need not be there: a TPU (v5e-8, v5e:2x4, v4-8, v6e-8; needs libtpu) or GPUs
 (a100, h100-8, rtx4090; needs jax[cuda13]). It prints memory, FLOPs, an estimate of time, and
-collectives. Nothing is read or run. Exit code 1: it does not fit; then lines say what to change,
-and --tries=3 compiles three such changes. --layout prints which array of the state is split how
-over those devices, and compiles nothing.
+collectives. Nothing is run, and nothing read but configs. Exit code 1: it does not fit; of a
+training step lines then say what to change, and --tries=3 compiles three such changes. --layout
+prints which array of the state is split how over those devices, and compiles nothing.
 
 --preset=FILE takes the sampler's settings from a file that `benchmark samplers` has written, in
 sample, edit and evaluate; --config.sample.key=value changes single ones of them.

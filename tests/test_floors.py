@@ -1,6 +1,6 @@
-"""Who may import whom: a module imports from the floors below it.
+"""Who may import whom: a module imports from the layers below its own.
 
-Packages of one floor do not know each other.
+Packages of one layer do not know each other.
 """
 
 import ast
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 LINES = 350  # a longer file asks to be two
-FLOORS = {
+LAYERS = {
     "core": 0,
     "nn": 1,
     "metrics": 1,
@@ -37,7 +37,7 @@ FLOORS = {
     "plot": 7,
     "benchmark.paper": 8,  # the commands below know nothing of it
     "__init__": 7,
-    "convert": 7,  # beside the tower: nobody imports it
+    "convert": 7,  # beside all others: nobody imports it
 }
 STAGES = ("evqgan.training.stage1", "evqgan.training.stage2")
 # The loop takes its stage from the config.
@@ -63,18 +63,18 @@ def imports(source, module):
 def part(name):
     """The part that a dotted name of evqgan belongs to: "evqgan.core.files.atomic" -> "core".
 
-    A room within a room is one where FLOORS names it.
+    A package within a package is one where LAYERS names it.
     """
     names = [*name.split("."), "__init__"]
     inner = ".".join(names[1:3])
-    return inner if inner in FLOORS else names[1]
+    return inner if inner in LAYERS else names[1]
 
 
 def violations(source, module):
-    """One line for every import of `module` (a dotted name) that the floors do not allow."""
+    """One line for every import of `module` (a dotted name) that the layers do not allow."""
     own = part(module)
-    if module.startswith("evqgan") and own not in FLOORS:
-        return [f"{module} has no floor: give it one in this test"]
+    if module.startswith("evqgan") and own not in LAYERS:
+        return [f"{module} has no layer: give it one in this test"]
     found = []
     for name in imports(source, module):
         root, other = name.split(".")[0], part(name)
@@ -85,11 +85,11 @@ def violations(source, module):
         elif root != "evqgan":
             wrong = root in {"tensorflow", "configs"} or (own == "metrics" and root in ACCELERATED)
         elif name == "evqgan":
-            wrong = FLOORS[own] < 5  # for the version; from there every module could be reached
-        elif other not in FLOORS:
+            wrong = LAYERS[own] < 5  # for the version; from there every module could be reached
+        elif other not in LAYERS:
             wrong = True
         else:
-            below = FLOORS[other] < FLOORS[own] or own == other
+            below = LAYERS[other] < LAYERS[own] or own == other
             by_name = any(module == a and f"{name}.".startswith(f"{b}.") for a, b in BY_NAME)
             wrong = not below or by_name or (other == "convert" and own != other)
         if wrong:
@@ -103,7 +103,7 @@ def modules():
         yield ".".join(path.relative_to(ROOT).with_suffix("").parts), path
 
 
-def test_the_floors_are_kept():
+def test_the_layers_are_kept():
     found = [line for module, path in modules() for line in violations(path.read_text(), module)]
     assert not found, "\n".join(found)
 

@@ -1,6 +1,7 @@
 """The last checkpoint of a run that is whole: it is found, and those after it moved out of the way.
 
-Every array is read and compared with the checksum that was saved with it.
+Every array is read and compared with the checksum that was saved with it. Good means whole on disk;
+whether the loss had diverged by then is not asked.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What the code points of an OpenMoji drawing say: its class, and whose variant it is.
 
 A drawing's name is its code points in hexadecimal, such as "1F469-1F3FB-200D-1F373" (a woman who
-cooks, of a light skin tone).
+cooks, of a light skin tone). For the data set `drawings` (data/builders/drawings.py) alone.
 """
 
 import hashlib
@@ -10,6 +10,9 @@ from collections.abc import Iterable
 JOINER, EMOJI_STYLE = "200D", "FE0F"
 TONES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")  # of skin, from light to dark
 
+# A class more changes VERSION and DESCRIPTION of data/builders/drawings.py, classes=9 in
+# configs/drawings_stage2.py and CLASSES of configs/comparison.py (configs import none of this), the
+# model that ships, docs/data.md, and docs/make/front_picture.py, where flags are the last class.
 CLASSES = (
     "faces",
     "people",

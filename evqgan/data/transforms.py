@@ -102,8 +102,8 @@ def check_pixels(width: int, height: int) -> None:
 def of_pil(image: Image.Image, background: str = "white") -> np.ndarray:
     """Return a PIL image of any mode as uint8 [H,W,3], as `decode` returns a file's.
 
-    Raises InputError if its range is not known, it has more than MAX_PIXELS, or the file behind it
-    is damaged.
+    Raises InputError if its range is not known (mode F; mode I with levels below 0 or above 65535,
+    or whose highest is 1 to 255), it has more than MAX_PIXELS, or the file behind it is damaged.
     """
     check_pixels(*image.size)
     try:

@@ -36,8 +36,9 @@ def to_output(images: np.ndarray, output: Output) -> Any:
 def to_uint8(images: Images) -> np.ndarray:
     """Return images as uint8 [B,H,W,3].
 
-    images: an array uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; a PIL image of any mode; the
-      path of a picture's file; or a sequence of these, of one size.
+    images: an array uint8 or float in [-1, 1], [H,W,3] or [B,H,W,3]; a PIL image of any mode, but
+      not F, nor I whose range is unknown (`transforms.of_pil`); the path of a picture's file; or a
+      sequence of these, of one size.
 
     InputError for all else. Floats of which none in the batch is negative are most likely of
     [0, 1], and are refused, too: read as they stand they would be pale, unnoticed. Images that are

@@ -1,1 +1,1 @@
-"""Layers that several rooms share, and frozen networks. They know nothing of configs."""
+"""Neural layers that several packages share, and frozen networks. They know nothing of configs."""

@@ -46,8 +46,8 @@ def attend_pieces(
 ) -> jax.Array:
     """Return `attend` over keys and values that come in pieces: one softmax over all of them.
 
-    One kernel where a GPU has one, see `fused`, else products and a softmax. Logits and softmax are
-    float32.
+    On a GPU with neither bias nor drop one kernel, where it fits (`fused`); otherwise on GPUs and
+    TPUs `attend_joined`, on a CPU `attend_one_by_one`. Logits and softmax are float32.
 
     pieces: (key, value, mask) side by side. Leading dimensions of a piece may be 1 where those of
       the query are not: the piece then serves all of them.
