@@ -1,6 +1,7 @@
 """The programs of a config: training step, sampler, prediction; with shapes for arguments.
 
-Nothing is read: not the data, not a workdir, not the weights of frozen networks.
+Nothing is read but configs, that of a tokenizer's workdir among them: not the data, not the weights
+of any network.
 """
 
 import math

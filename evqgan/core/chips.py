@@ -1,7 +1,12 @@
 """What is known of accelerators: how large and fast they are, by the vendors' figures; their names.
 
-A new type of TPU is a row of TPUS. The shell scripts of launch/, which need no Python, have its
-runtime and its sizes in launch/tpu.sh.
+A new type of GPU is a row of GPUS. A new type of TPU is a row of TPUS, and besides:
+  evqgan/doctor/machine.py  its PCI number leaves OTHER_TPUS, if it is there.
+  launch/tpu.sh             which needs no Python: in `sizes_of` the numbers that it comes in; in
+                            `check_accelerator` its name, twice, chips and hosts, and its runtime.
+  launch/xpk.sh             its name, if it does not begin with v2 to v6.
+  evqgan/benchmark/fits.py  TOPOLOGIES, if configs are to be compiled for it.
+tests/test_launch_tpu.py holds what shell and Python say together.
 """
 
 import os
