@@ -35,7 +35,13 @@ BEFORE = {
     "dataset": "with which the stored ids were made",
 }
 # Files that put together flags of commands for new runs and for programs that are only compiled.
-COMMANDS = ("aot/advice.py", "benchmark/device.py", "data/written.py", "next_steps.py")
+COMMANDS = (
+    "aot/advice.py",
+    "benchmark/device.py",
+    "benchmark/fits.py",
+    "data/written.py",
+    "next_steps.py",
+)
 
 
 def texts(node):
