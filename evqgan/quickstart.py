@@ -21,6 +21,7 @@ from evqgan.inference.mode_inputs import load_model
 from evqgan.inference.model import Model
 from evqgan.training import resume_rules, stage1, stage2, workdir_check
 from evqgan.training.loop import train
+from evqgan.training.run_length import normalized
 
 SHOWN = 16  # ours: images of reconstructions.png
 EDITED = 10  # ours: images of edits.png
@@ -205,7 +206,7 @@ def check_tokenizer_stays(config: ConfigDict, workdir: pathlib.Path) -> None:
         )
     if has_begun:
         there = files.read_json(file).get("duration")
-        if there != config.tokenizer.duration:
+        if normalized(there) != normalized(config.tokenizer.duration):
             now = f"now it is {config.tokenizer.duration}"
             raise InputError(
                 f"{workdir / 'generator'} was trained on the tokenizer of "

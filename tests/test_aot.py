@@ -310,6 +310,9 @@ def test_all_that_is_asked_is_looked_at_before_the_first_is_compiled(monkeypatch
         (["cpu", "v9-8"], ["imagenet_stage1"], [], "^--topology=v9-8: expected cpu, gpu"),
         (["cpu"], ["imagenet_stage1", "imagenet_stage3"], [], "there is no file imagenet_stage3"),
         (["cpu"], ["imagenet_stage1"], ["--config.sede=1"], "did you mean 'seed'"),
+        (["cpu"], ["imagenet_stage1", "quickstart"], [], "takes the config of one stage"),
+        (["cpu"], ["folder"], [], "takes the config of one stage"),
+        (["cpu"], ["comparison"], [], "is of several systems"),
     ):
         given = SimpleNamespace(**asked, topology=names, config=configs)
         with pytest.raises(InputError, match=message):
@@ -323,8 +326,8 @@ def test_the_command_of_the_page_finds_its_rows_and_generators_take_stored_ids_w
     for config, changes in unchanged:
         assert fits.changes_of(config, []) == changes.split(), config
     assert fits.changes_of("imagenet_stage2", ["--config.seed=1"]) == [IDS, "--config.seed=1"]
-    own = ["--config.dataset.codes=OWN"]
-    assert fits.changes_of("imagenet_stage2", own) == own
+    for own in (["--config.dataset.codes=OWN"], ["--config.dataset.codes="]):
+        assert fits.changes_of("imagenet_stage2", own) == own
 
 
 def test_the_rows_that_are_kept_are_read_and_written_as_they_are():

@@ -116,6 +116,16 @@ def test_a_tokenizer_stays_as_its_generator_knows_it(workdir, monkeypatch):
         quickstart.run(config, workdir)
 
 
+def test_a_tokenizer_stays_whose_duration_is_the_same_in_other_words(tmp_path):
+    for part in ("tokenizer", "generator"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text('{"duration": "1000 steps"}')
+    config = load("quickstart", "tiny")
+    for same in ("1000", "1,000steps"):
+        config.tokenizer.duration = same
+        quickstart.check_tokenizer_stays(config, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

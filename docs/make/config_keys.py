@@ -61,7 +61,7 @@ PACKAGES_OF_TOKENIZERS = (
 COMMON = {
     "activation": "the function of the layers",
     "attention_bias": "whether the linear layers of attention have biases",
-    "attention_dropout": "of attention weights; None: as `dropout`",
+    "attention_dropout": "of attention weights",
     "patch": "side of a patch, in pixels",
     "blocks": "residual blocks of each level",
     "code_width": "channels of the codes' embedding",
@@ -69,7 +69,7 @@ COMMON = {
     "commitment": "weight of the commitment loss",
     "depths": "blocks of each stage",
     "dropout": "of the residual branches",
-    "embedding_dropout": "of the tokens' embeddings; None: as `dropout`",
+    "embedding_dropout": "of the tokens' embeddings",
     "expand": "see `cout`",
     "head_dim": "channels of a head of attention",
     "heads": "heads of attention",

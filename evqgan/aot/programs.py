@@ -37,6 +37,14 @@ class Program(NamedTuple):
     plain: Callable[[], tuple[Callable, tuple]] | None = None  # without what is computed twice
 
 
+def check_stage(config: Any) -> None:
+    """Raise InputError for a config of both stages."""
+    if config.stage == "quickstart":
+        raise InputError(
+            "--compile_only takes the config of one stage, such as folder_stage1, not of both"
+        )
+
+
 def completed(config: Any) -> Any:
     """Return a copy of a config, completed as training completes it, but from configs alone.
 
@@ -44,10 +52,7 @@ def completed(config: Any) -> Any:
     else that of the config which comes with the code and trains in a workdir of this name.
     """
     config = config.copy_and_resolve_references()
-    if config.stage == "quickstart":
-        raise InputError(
-            "--compile_only takes the config of one stage, such as folder_stage1, not of both"
-        )
+    check_stage(config)
     schema.check(config)
     if config.stage == "stage1":
         return config

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from evqgan.aot import report, topology
-from evqgan.core import files, scratch
+from evqgan.aot import programs, report, topology
+from evqgan.core import files, schema, scratch
 from evqgan.core.cli import CONFIG_KEYS, TEXT, Flag, choice, whole
 from evqgan.core.config_files import override, read_file
 from evqgan.core.errors import InputError
@@ -147,12 +147,15 @@ def changes_of(config: str, overrides: Sequence[str]) -> list[str]:
 
     A generator can, but for one of soft targets, which are drawn of images.
 
-    Raises InputError for a config or keys that there are not.
+    Raises InputError for a config or keys that there are not, and for a config of several stages or
+    systems.
     """
     changed = read_file(config)
     override(changed, overrides)
-    is_soft, has_ids = changed.tokenizer.get("soft"), changed.dataset.get("codes")
-    can = "generator" in changed and not is_soft and not has_ids
+    programs.check_stage(changed)
+    schema.check(changed)
+    is_said = any(key.startswith("--config.dataset.codes") for key in overrides)
+    can = changed.stage == "stage2" and not changed.tokenizer.get("soft") and not is_said
     return [*([STORED_IDS] if can else []), *overrides]
 
 

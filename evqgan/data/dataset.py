@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from evqgan.core import build
 from evqgan.core.errors import InputError, size_text
-from evqgan.core.kinds import Positive, Share
+from evqgan.core.kinds import Positive, PositiveShare, Share
 
 Crop = Literal["resize", "random_resized", "native", "centre", "adm"]
 CROPS = get_args(Crop)
@@ -53,7 +53,7 @@ class Dataset:
     validation: str = "validation"
     size: Positive | tuple[Positive, Positive] = 256
     crop: Crop = "resize"
-    min_scale: Share = 0.75
+    min_scale: PositiveShare = 0.75
     flip: bool = True
     image_key: str = "image"
     label_key: str = "label"
@@ -75,8 +75,6 @@ class Dataset:
                 "config.dataset.crop = 'adm' makes square images, config.dataset.size is "
                 f"{size_text(self.shape)}: give one side, or another crop"
             )
-        if not self.min_scale:
-            raise InputError("config.dataset.min_scale expects a number above 0, got 0")
 
     @property
     def shape(self) -> tuple[int, int]:

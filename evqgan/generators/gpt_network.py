@@ -54,10 +54,9 @@ class Model(nn.Module):
     # Whether in sampling with a cache the time shift mixes nothing in. enhancing-transformers does
     # so, and therefore does not sample from the distribution that it learned.
     forgetful_time_shift: bool = False
-    # Of the residual branches, and of what is None below (VIM: 0.1; taming-transformers: 0).
-    dropout: PartialShare = 0.1
-    embedding_dropout: PartialShare | None = None
-    attention_dropout: PartialShare | None = None
+    dropout: PartialShare = 0.1  # of the residual branches (VIM; taming-transformers: 0)
+    embedding_dropout: PartialShare | None = None  # None: as `dropout`
+    attention_dropout: PartialShare | None = None  # None: as `dropout`
     remat: bool = False  # keep only the layers' inputs for the backward pass
     unroll: int = 1  # how many layers the compiler sees in a turn of training's loop; 0 = all
     dtype: str = "float32"

@@ -67,8 +67,8 @@ class Model(nn.Module):
     mlp_ratio: Above0 = 4.0
     code_width: Positive = 256
     dropout: PartialShare = 0.1  # MaskGIT
-    # Of attention weights; None: as `dropout`, which is MaskGIT's way. With 0 a fused kernel can
-    # be used, where a device has one.
+    # None: as `dropout`, which is MaskGIT's way. With 0 a fused kernel can be used, where a device
+    # has one.
     attention_dropout: PartialShare | None = None
     # Of local tokens. "grid": a vector for each position. "axes": the sum of one for its row and
     # one for its column, so that parameters do not grow with the grid (ours, for 128 x 128 tokens).
