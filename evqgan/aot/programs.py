@@ -41,7 +41,7 @@ def check_stage(config: Any) -> None:
     """Raise InputError for a config of both stages."""
     if config.stage == "quickstart":
         raise InputError(
-            "--compile_only takes the config of one stage, such as folder_stage1, not of both"
+            "compiling takes the config of one stage, such as folder_stage1, not of both"
         )
 
 
