@@ -60,6 +60,13 @@ apply = jax.jit(
 
 
 KINDS = [("joint", "masked"), ("prefix", "masked"), ("prefix", "ordered")]
+# For what is the same program text in all kinds: that of our configs always, the others slow.
+ONE_QUICK = pytest.mark.parametrize(
+    "small",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:-1]), KINDS[-1]],
+    indirect=True,
+    ids=" ".join,
+)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=" ".join)
@@ -532,6 +539,7 @@ def test_logits_are_not_rounded():
     )
 
 
+@ONE_QUICK
 def test_remat_and_chunks_change_nothing(small):
     model, params, inputs, _ = small
     inputs, _, _ = corrupt(model, inputs["grid"][:, 0], jax.random.key(4), "matched", 4)
@@ -546,6 +554,7 @@ def test_remat_and_chunks_change_nothing(small):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@ONE_QUICK
 def test_layers_without_a_loop_change_nothing_in_training(small):
     """With dropout, which draws the same; `remat` recomputes there, too."""
     model, params, inputs, _ = small
