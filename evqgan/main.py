@@ -65,12 +65,15 @@ def run(argv: list[str]) -> None:
 
 
 def keys_of(argv: Sequence[str]) -> list[str]:
-    """Return the keys of the config among arguments, as "--config.KEY=VALUE"."""
+    """Return the keys of the config among arguments, as "--config.KEY=VALUE".
+
+    One that is given with a single dash, which absl takes, too, has two.
+    """
     found = []
     for word, after in zip(argv, [*argv[1:], "--"], strict=True):
         if config_files.OVERRIDE.match(word):
             is_whole = "=" in word or after.startswith("--")
-            found.append(word if is_whole else f"{word}={after}")
+            found.append(f"--{word.lstrip('-')}" if is_whole else f"--{word.lstrip('-')}={after}")
     return found
 
 

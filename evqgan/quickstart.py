@@ -82,8 +82,12 @@ def has_made(
         if is_made and chief:
             out = workdir / "samples"
             settings = mode_sample.requested_settings(config, workdir, out, request)
-            mode_sample.finished_settings(out, settings, request)
-    return is_made
+            there = mode_sample.finished_settings(out, settings, request)
+            made_at = there["step"] if there else step
+            if made_at != step:
+                is_made = False
+                print(f"{out} is of step {made_at:,} now: all results are made again")
+    return processes.agreed(is_made)
 
 
 def make(config: ConfigDict, workdir: pathlib.Path, request: mode_sample.SampleRequest) -> None:

@@ -173,7 +173,7 @@ def test_a_finished_run_goes_on_with_a_longer_duration_and_another_one_does_not(
     assert json.loads((tmp_path / "config.json").read_text())["began"] == leg() == 60
     # The checkpoints of the leg are damaged, and the last good one is from before it.
     assert initial_state.start_of_leg(config, tmp_path, 100, last=40) == 40
-    config.duration = "1_00steps"
+    config.duration = "100steps"
     resume_rules.check_claim(tmp_path, config)
     config.duration = "60"
     (tmp_path / "checkpoints" / "100").mkdir()
@@ -210,10 +210,76 @@ def test_a_longer_duration_of_which_nothing_was_trained_may_be_changed_and_taken
     config.seed -= 1
     assert goes_on("50 steps", last=40) == 40  # the checkpoint at which the leg began is damaged
     (tmp_path / "checkpoints" / "65").mkdir()
-    for duration in ("80 steps", "65 steps"):
-        with pytest.raises(InputError, match=r"first end it with that which it has \(70\)"):
-            goes_on(duration)
+    with pytest.raises(InputError, match=r"first end it with that which it has \(70\)"):
+        goes_on("80 steps")
+    with pytest.raises(InputError, match="a run of 70 steps is not made one of 66: stop it there"):
+        goes_on("66 steps")
     assert goes_on("80 steps", last=60) == 60  # those of the leg are damaged
+
+
+def test_a_run_that_was_moved_to_where_it_began_from_goes_on(tmp_path):
+    config = config_of(2)
+    config.init = str(tmp_path)
+    with pytest.raises(InputError, match="is the run's own workdir"):
+        initial_state.check_init(config, tmp_path)
+    resume_rules.claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+    initial_state.check_init(config, tmp_path)
+
+
+def test_an_optimizer_of_no_run_is_refused_for_a_new_one(tmp_path):
+    config = config_of(2)
+    config.init_optimizer = True
+    with pytest.raises(InputError, match="config.init_optimizer is that of the run in config.init"):
+        initial_state.check_init(config, tmp_path)
+    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+    initial_state.check_init(config, tmp_path)
+
+
+def test_a_run_without_its_config_goes_on_with_a_warning(tmp_path):
+    (line,) = resume_rules.changes(tmp_path, config_of(2))
+    assert line.startswith(f"WARNING {tmp_path} has no config.json: nothing says how")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("began", None, "config.began expects"),
+        ("began", "2", "config.began expects"),
+        ("data", "x", "config.data expects"),
+        ("duration", "20 hours", "config.duration expects"),
+        ("optimizer", {"lr": 1}, "config.optimizer .*'lr'"),
+    ],
+)
+def test_what_is_wrong_in_the_config_of_a_run_is_said_of_its_file(
+    tmp_path, monkeypatch, key, value, message
+):
+    config = config_of(2)
+    resume_rules.claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+    monkeypatch.setattr(resume_rules, "is_trained", lambda *_: True)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(InputError, match=f"^{file}: {message}"):
+        resume_rules.check_before_data(tmp_path, config)
+
+
+def test_a_run_goes_on_by_a_duration_that_is_as_long_in_other_words(tmp_path):
+    config = config_of(2)  # 60 steps of 8 images
+    with config.unlocked():
+        config.data = {"examples": 32, "list": "x"}
+    resume_rules.claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+    config.duration = "15 epochs"
+    resume_rules.check_claim(tmp_path, config)
+    config.duration = "16 epochs"
+    with pytest.raises(InputError, match="only a finished run goes on with a longer duration"):
+        resume_rules.check_claim(tmp_path, config)
+    config.duration = "15 epochs"
+    with config.unlocked():
+        config.data, config.changed_data = {"examples": 30, "list": "y"}, True
+    with pytest.raises(InputError, match="is not made one of 56"):
+        resume_rules.check_claim(tmp_path, config)
 
 
 def test_a_refused_change_proposes_weights_only_where_a_new_run_can_begin_with_them(tmp_path):

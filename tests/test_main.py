@@ -232,6 +232,19 @@ def test_keys_of_the_config_can_be_set():
     assert config.tokenizer.encoder.depths == (4, 5) and config.is_locked
 
 
+def test_keys_of_a_command_have_two_dashes_in_the_record_of_a_run():
+    argv = [
+        "evqgan",
+        "-config.seed=1",
+        "--config.keep",
+        "2",
+        "-config.duration",
+        "3",
+        "--workdir=x",
+    ]
+    assert main.keys_of(argv) == ["--config.seed=1", "--config.keep=2", "--config.duration=3"]
+
+
 def test_keys_that_a_constructor_has_can_be_set_too():
     _, config = parse(
         TINY,

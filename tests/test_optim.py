@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import Duration
 from evqgan.training import optim
 from evqgan.training.accumulation import accumulated
 from evqgan.training.run_length import RunLength, to_steps
@@ -25,6 +26,8 @@ from evqgan.training.skipping import all_finite
         ("2 epochs", 20),
         ("0.5 epoch", 5),
         ("5%", 10),
+        ("1_234_000 steps", 1234000),
+        ("0.5 epochs", 5),
     ],
 )
 def test_durations(duration, steps):
@@ -32,10 +35,34 @@ def test_durations(duration, steps):
     assert RunLength(examples=100, batch_size=10, total=200).steps(duration) == steps
 
 
-@pytest.mark.parametrize("duration", ["soon", "10 parsecs", "", "-5", "1.5.2", None])
+@pytest.mark.parametrize(
+    "duration",
+    [
+        "soon",
+        "10 parsecs",
+        "",
+        "-5",
+        "1.5.2",
+        None,
+        "0,5 epochs",
+        "1,5",
+        "10,20",
+        "1,,000",
+        "5.",
+        "1_0",
+    ],
+)
 def test_a_wrong_duration_is_named(duration):
     with pytest.raises(InputError, match="a duration is a number of steps"):
         to_steps(duration, 100, 10, 200)
+
+
+@pytest.mark.parametrize("duration", ["9" * 400, "3,000,000,000 steps"])
+def test_no_duration_has_more_steps_than_are_counted(duration):
+    assert not Duration().holds(duration) and Duration().holds("2,000,000,000 steps")
+    config = ConfigDict({"duration": "2,000,000,000 epochs", "batch_size": 1})
+    with pytest.raises(InputError, match="is 20,000,000,000 steps, of 2,147,483,647 at most"):
+        RunLength.of(config, 10)
 
 
 def test_a_share_of_nothing_is_named_as_that():

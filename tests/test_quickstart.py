@@ -14,7 +14,8 @@ from test_configs import load
 from evqgan import main, quickstart
 from evqgan.core import checkpoint
 from evqgan.core.errors import InputError
-from evqgan.inference import mode_sample
+from evqgan.inference import finished_samples, mode_sample
+from evqgan.training import resume_rules
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,20 @@ def test_a_second_run_makes_nothing_again(workdir, capsys):
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")}
     quickstart.run(load("quickstart", "tiny"), workdir)
     assert "everything is made already" in capsys.readouterr().out
-    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")}
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*.png")} == before
+
+
+def test_samples_of_another_step_are_not_called_made(workdir, monkeypatch, capsys):
+    read = finished_samples.read
+    step = checkpoint.latest(workdir / "generator")
+    request = mode_sample.SampleRequest(20, pngs=False)
+    config = resume_rules.settings(load("quickstart", "tiny"), workdir / "generator")
+    assert quickstart.has_made(config, workdir, step, request)
+    monkeypatch.setattr(finished_samples, "read", lambda out: {**read(out), "step": 2})
+    assert not quickstart.has_made(config, workdir, step, request)
+    assert f"{workdir / 'samples'} is of step 2 now: all results are made again" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from evqgan.evals.provenance import Measured, ModelCard, Produced, Subject
 from evqgan.plot import curves
 from evqgan.training import loop, reporting, resume_rules, stopping
 from evqgan.training.prepare import prepare
+from evqgan.training.run_length import RunLength
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -652,3 +653,13 @@ def test_the_end_of_a_run_says_that_many_steps_were_skipped(tmp_path, capsys):
     assert "WARNING 3 of 4 steps were skipped" in capsys.readouterr().out.splitlines()[-1]
     assert loop.many_skipped(4, 4).startswith("every step was skipped")
     assert loop.many_skipped(0, 4) == loop.many_skipped(9, 1000) == ""
+
+
+def test_a_run_that_has_taken_more_steps_than_it_has_now_says_so():
+    """Images were removed, and its duration is in epochs."""
+    config = ConfigDict({"duration": "2 epochs"})
+    setup = types.SimpleNamespace(config=config, length=RunLength(17, 2, 17))
+    assert loop.nothing_left(setup, 17) == ""
+    assert loop.nothing_left(setup, 18).startswith(
+        "config.duration = '2 epochs' of the 17 images there are now is 17 steps, and 18 are taken"
+    )

@@ -14,8 +14,11 @@ import re
 import types
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-DURATION = re.compile(r"\s*(\d[\d,_]*\.?\d*)\s*(steps?|epochs?|%|)\s*")
-
+# Commas stand between thousands only: "0,5 epochs" is not five.
+DURATION = re.compile(
+    r"\s*((?:[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)\s*(steps?|epochs?|%|)\s*"
+)
+STEPS = 2**31  # a run counts its steps in 32 bits
 
 LIMIT = 2.0**128  # of numbers: models compute in float32, in which this is infinite
 
@@ -58,7 +61,8 @@ class Duration(NamedTuple):
         found = DURATION.fullmatch(str(value))
         if not found or (found[2] == "%" and not self.share):
             return False
-        return not self.positive or float(re.sub("[,_]", "", found[1])) != 0
+        number = float(re.sub("[,_]", "", found[1]))
+        return number < STEPS and (number != 0 or not self.positive)
 
     def __str__(self) -> str:
         words = 'a number of steps, "1000 steps"'

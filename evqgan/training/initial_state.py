@@ -102,17 +102,22 @@ def from_weights(state: dict, weights: dict) -> dict:
 def check_init(config: Any, workdir: str | os.PathLike) -> None:
     """Raise InputError for a config.init that is the run's own workdir, or none of its stage.
 
-    The latter is asked before a run begins, and not when it goes on.
+    A run that goes on does not read it: where it began with it, it may be gone, or the run may have
+    been moved into its place.
     """
-    if not config.get("init"):
+    goes_on, init = checkpoint.latest(workdir), config.get("init", "")
+    if not goes_on and not init and config.get("init_optimizer"):
+        raise InputError("config.init_optimizer is that of the run in config.init, which is empty")
+    file = stores.path(workdir) / "config.json"
+    if goes_on and file.exists() and files.read_json(file).get("init") == init:
         return
-    if stores.same(config.init, workdir):
+    if init and stores.same(init, workdir):
         raise InputError(
             f"config.init is the run's own workdir, {workdir}: "
             "a finished run grows by a longer duration"
         )
-    if not checkpoint.latest(workdir):
-        config_of(exported.find(config.init), config.stage)
+    if init and not goes_on:
+        config_of(exported.find(init), config.stage)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,12 +83,26 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
         else:
             for note in notes:
                 tell(note)
+            if line := nothing_left(setup, int(state["step"])):
+                tell(line)
         checkpoints.close()
         step, total = int(state["step"]), setup.length.total
         tell(f"{setup.workdir}: trained to step {step:,} of {total:,}")
         if (line := many_skipped(int(state["skipped"][1]), step)) and jax.process_index() == 0:
             progress.warn(line)
         return optim.averaged(state)
+
+
+def nothing_left(setup: Setup, step: int) -> str:
+    """Return a line for a run that has taken more steps than its duration is by now, else ""."""
+    length = setup.length
+    if step <= length.total:
+        return ""
+    return (
+        f"config.duration = {setup.config.duration!r} of the {length.examples:,} images there are "
+        f"now is {length.total:,} steps, and {step:,} are taken: nothing is left to do, and a "
+        "longer duration goes on"
+    )
 
 
 def many_skipped(skipped: int, steps: int) -> str:

@@ -7,7 +7,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from evqgan.core import build, checkpoint, config_files, exported, files, quickstart_record, stores
+from evqgan.core import (
+    build,
+    checkpoint,
+    config_files,
+    exported,
+    files,
+    quickstart_record,
+    schema,
+    stores,
+)
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.data.folder import check_apart
@@ -96,9 +105,12 @@ def changes(workdir: str | os.PathLike, config: Any) -> tuple[str, ...]:
     """
     saved = read_config(workdir)
     if saved is None:
-        return ()
+        return (
+            f"WARNING {workdir} has no config.json: nothing says how its steps so far were "
+            "trained, and this config is not compared with that of then",
+        )
     measured, lines = _remeasured(saved, config), []
-    ours, theirs = with_defaults(config), with_defaults(saved)
+    ours, theirs = with_defaults(config), _full(saved, workdir)
     found = {key: x for key, x in build.differences(theirs, ours).items() if may_change(key)}
     told = (*measured, *WEIGHTS, *OF_COMMAND)
     if others := {key: x for key, x in found.items() if not build.within(key, told)}:
@@ -153,6 +165,8 @@ def check_before_data(workdir: str | os.PathLike, config: Any, last: int | None 
     theirs = read_config(workdir)
     if theirs is None or not is_trained(workdir, last):
         return
+    if theirs.get("stage") == config.stage:
+        schema.check(theirs, f"{workdir}/config.json: config")
     ours = config.copy_and_resolve_references()
     with ours.unlocked():
         ours.update({key: theirs[key] for key in ("class_names", "data") if key in theirs})
@@ -175,6 +189,14 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     return config
 
 
+def _full(saved: ConfigDict, workdir: str | os.PathLike) -> dict:
+    """Return the config that a run has saved, with defaults; errors name its file."""
+    try:
+        return with_defaults(saved)
+    except InputError as error:
+        raise InputError(f"{workdir}/config.json: {error}") from None
+
+
 def check_claim(workdir: str | os.PathLike, config: Any, last: int | None = None) -> None:
     """Raise InputError when `workdir` holds a run of another config.
 
@@ -190,7 +212,7 @@ def check_claim(workdir: str | os.PathLike, config: Any, last: int | None = None
             {"stage": (saved.get("stage"), config.stage)},
             "give the config it was made with, or another --workdir",
         )
-    ours, theirs = with_defaults(config), with_defaults(saved)
+    ours, theirs = with_defaults(config), _full(saved, workdir)
     for one in (ours, theirs):  # what a tokenizer computes in unless it is said, see `dtype_of`
         if "generator" in one:
             one["tokenizer"]["dtype"] = one["tokenizer"].get("dtype") or one["dtype"]
@@ -209,6 +231,9 @@ def check_claim(workdir: str | os.PathLike, config: Any, last: int | None = None
     found = {
         key: (a, b) for key, (a, b) in found.items() if not _may_differ(key, b, a, is_extended)
     }
+    as_long = here and here == there and "duration" in found
+    if as_long and len({_steps(duration, config) for duration in found["duration"]}) == 1:
+        del found["duration"]  # it is as long, in other words
     if found:
         hint = f"{AGAIN}{_with_weights(found, workdir)}{_unfinished(found, config, last)}"
         raise _another(workdir, found, hint)
@@ -230,10 +255,15 @@ def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike)
     return f", with these weights by --config.init={workdir}"
 
 
+def _steps(duration: Any, config: Any) -> int:
+    """Return a duration in steps of the data and the batches of `config`."""
+    examples = (config.get("data") or {}).get("examples", 1)
+    return run_length.to_steps(duration, examples, config.batch_size)
+
+
 def _taken_more(config: Any, taken: int) -> tuple[int, int] | None:
     """Return the steps that a run has `taken`, and those of `config`, unless it has more."""
-    examples = (config.get("data") or {}).get("examples", 1)
-    asked = run_length.to_steps(config.duration, examples, config.batch_size)
+    asked = _steps(config.duration, config)
     return (taken, asked) if asked < taken else None
 
 
@@ -246,6 +276,12 @@ def _unfinished(found: dict[str, tuple[Any, Any]], config: Any, last: int) -> st
         return ""
     if taken := _taken_more(config, last):
         return f"; it has taken {taken[0]:,} steps, and fewer, {taken[1]:,}, were asked for"
+    asked, has = (_steps(duration, config) for duration in reversed(found["duration"]))
+    if asked < has:
+        return (
+            f"; a run of {has:,} steps is not made one of {asked:,}: stop it there, and use it as "
+            "it is, or begin a new one"
+        )
     how = " and config.resume=last_good" if config.get("resume") == "last_good" else ""
     return (
         "; only a finished run goes on with a longer duration: first end it with that which it has "

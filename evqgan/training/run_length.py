@@ -6,7 +6,7 @@ from typing import Any
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import DURATION
+from evqgan.core.kinds import DURATION, STEPS
 
 
 def to_steps(
@@ -62,6 +62,10 @@ class RunLength:
         """Return the length that a stage's config asks for; examples: of the training set."""
         with build.at_key("config.duration"):
             total = to_steps(config.duration, examples, config.batch_size)
+            if total >= STEPS:
+                raise InputError(
+                    f"{config.duration!r} is {total:,} steps, of {STEPS - 1:,} at most"
+                )
         return cls(examples, config.batch_size, total, config.get("began", 0))
 
     @property
