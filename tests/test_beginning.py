@@ -247,6 +247,9 @@ def test_a_run_without_its_config_goes_on_with_a_warning(tmp_path):
         ("began", None, "config.began expects"),
         ("began", "2", "config.began expects"),
         ("data", "x", "config.data expects"),
+        ("data", {"list": ""}, "config.data needs the key 'examples'"),
+        ("data", {"examples": "x"}, "config.data.examples expects"),
+        ("dataset", {"folder": "gs://a/b"}, "config.dataset.folder = gs://a/b cannot be read"),
         ("duration", "20 hours", "config.duration expects"),
         ("optimizer", {"lr": 1}, "config.optimizer .*'lr'"),
     ],
@@ -262,6 +265,41 @@ def test_what_is_wrong_in_the_config_of_a_run_is_said_of_its_file(
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
     with pytest.raises(InputError, match=f"^{file}: {message}"):
         resume_rules.check_before_data(tmp_path, config)
+
+
+def test_a_key_with_a_dot_in_the_config_of_a_run_is_one_line(tmp_path):
+    config, file = config_of(2), tmp_path / "config.json"
+    resume_rules.claim(tmp_path, config)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "optimizer.decay": 1}))
+    for reads in (
+        resume_rules.check_claim,
+        lambda place, config: resume_rules.settings(config, place),
+    ):
+        with pytest.raises(
+            InputError, match=f"^{file} is not the config .*optimizer.decay"
+        ) as said:
+            reads(tmp_path, config)
+        assert "\n" not in str(said.value)
+
+
+def test_a_run_of_another_stage_is_refused_before_its_config_is_read(tmp_path, monkeypatch):
+    config, file = config_of(2), tmp_path / "config.json"
+    resume_rules.claim(tmp_path, config_of(1))
+    (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+    monkeypatch.setattr(resume_rules, "is_trained", lambda *_: True)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "data": "x", "began": None}))
+    with pytest.raises(InputError, match="another config, config.stage: stage1 -> stage2"):
+        resume_rules.check_before_data(tmp_path, config)
+
+
+def test_what_is_wrong_in_the_config_of_a_run_is_said_of_its_file_where_it_is_sampled(tmp_path):
+    config, file = config_of(2), tmp_path / "config.json"
+    resume_rules.claim(tmp_path, config)
+    saved = json.loads(file.read_text())
+    saved["tokenizer"]["model"] = "x"
+    file.write_text(json.dumps(saved))
+    with pytest.raises(InputError, match=f"^{file}: config.tokenizer.model expects"):
+        resume_rules.settings(config, tmp_path)
 
 
 def test_a_run_goes_on_by_a_duration_that_is_as_long_in_other_words(tmp_path):

@@ -65,10 +65,21 @@ def _read(folder: pathlib.Path, parts: Sequence[str]) -> ConfigDict:
     found = exported.read_config(folder)
     if found.get("stage") == exported.STAGE:
         found = next(x for name in parts if (x := exported.part_of(found, name, folder)))
-    config = ConfigDict(found)
+    config = of_json(found, folder / "config.json")
     with config_of(folder):
         schema.check(config, str(folder / "config.json"))
-    expand_paths(config)
+    return config
+
+
+def of_json(found: dict[str, Any], file: os.PathLike[str]) -> ConfigDict:
+    """Return the config that a config.json holds, its paths expanded; errors name the file."""
+    try:
+        config = ConfigDict(found)
+        expand_paths(config)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    except ValueError as error:  # a key with a dot, which is none of a config
+        raise InputError(f"{file} is not the config that training writes: {error}") from None
     return config
 
 

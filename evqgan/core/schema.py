@@ -15,6 +15,18 @@ OF_EVALUATOR = ("predict", "batches", "config", "sample")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """The keys of config.data.
+
+    examples: the number of training images.
+    list: a hash of their paths, "" where they have none.
+    """
+
+    examples: Positive
+    list: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """The keys of the config of every stage.
 
@@ -125,6 +137,8 @@ def check(config: Any, where: str = "config") -> None:
     if not isinstance(stage, str) or stage not in STAGES:
         raise InputError(f"{where}.stage is {stage!r}: {build.suggestion(stage, STAGES)}")
     build.call(STAGES[stage], config, where)
+    if config.get("data") is not None:
+        build.call(Data, config.data, f"{where}.data")
     build.check(mesh.make, build.plain(config.get("mesh", {})), f"{where}.mesh", ["devices"])
     for name, keys in build.plain(config.evals).items():
         evaluator = build.module("evals", name, f"{where}.evals", "Evaluator").Evaluator

@@ -109,8 +109,8 @@ def changes(workdir: str | os.PathLike, config: Any) -> tuple[str, ...]:
             f"WARNING {workdir} has no config.json: nothing says how its steps so far were "
             "trained, and this config is not compared with that of then",
         )
+    theirs, ours = _full(saved, workdir), with_defaults(config)
     measured, lines = _remeasured(saved, config), []
-    ours, theirs = with_defaults(config), _full(saved, workdir)
     found = {key: x for key, x in build.differences(theirs, ours).items() if may_change(key)}
     told = (*measured, *WEIGHTS, *OF_COMMAND)
     if others := {key: x for key, x in found.items() if not build.within(key, told)}:
@@ -165,8 +165,8 @@ def check_before_data(workdir: str | os.PathLike, config: Any, last: int | None 
     theirs = read_config(workdir)
     if theirs is None or not is_trained(workdir, last):
         return
-    if theirs.get("stage") == config.stage:
-        schema.check(theirs, f"{workdir}/config.json: config")
+    _check_stage(workdir, theirs, config)
+    schema.check(theirs, f"{workdir}/config.json: config")
     ours = config.copy_and_resolve_references()
     with ours.unlocked():
         ours.update({key: theirs[key] for key in ("class_names", "data") if key in theirs})
@@ -184,9 +184,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     file = stores.path(workdir) / "config.json"
     if not file.exists():
         return None
-    config = ConfigDict(files.read_json(file))
-    config_files.expand_paths(config)
-    return config
+    return config_files.of_json(files.read_json(file), file)
 
 
 def _full(saved: ConfigDict, workdir: str | os.PathLike) -> dict:
@@ -206,13 +204,8 @@ def check_claim(workdir: str | os.PathLike, config: Any, last: int | None = None
     if saved is None:
         return
     last = checkpoint.latest(workdir) if last is None else last
-    if saved.get("stage") != config.stage:
-        raise _another(
-            workdir,
-            {"stage": (saved.get("stage"), config.stage)},
-            "give the config it was made with, or another --workdir",
-        )
-    ours, theirs = with_defaults(config), _full(saved, workdir)
+    _check_stage(workdir, saved, config)
+    theirs, ours = _full(saved, workdir), with_defaults(config)
     for one in (ours, theirs):  # what a tokenizer computes in unless it is said, see `dtype_of`
         if "generator" in one:
             one["tokenizer"]["dtype"] = one["tokenizer"].get("dtype") or one["dtype"]
@@ -237,6 +230,13 @@ def check_claim(workdir: str | os.PathLike, config: Any, last: int | None = None
     if found:
         hint = f"{AGAIN}{_with_weights(found, workdir)}{_unfinished(found, config, last)}"
         raise _another(workdir, found, hint)
+
+
+def _check_stage(workdir: str | os.PathLike, saved: ConfigDict, config: Any) -> None:
+    """Raise InputError unless `config` is of the stage of that which `workdir` holds, `saved`."""
+    if (there := saved.get("stage")) != config.stage:
+        hint = "give the config it was made with, or another --workdir"
+        raise _another(workdir, {"stage": (there, config.stage)}, hint)
 
 
 def _with_weights(found: dict[str, tuple[Any, Any]], workdir: str | os.PathLike) -> str:
@@ -320,12 +320,13 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
     if given.stage == "quickstart":
         given = given.tokenizer if config.stage == "stage1" else given.generator
     same = config.stage == given.stage
+    theirs = _full(config, folder) if same else {"stage": config.stage}
     if same and config.stage == "stage2":
         classes = config.generator.get("classes", 0)
         given = stage2.with_classes(given.copy_and_resolve_references(), classes)
         with given.unlocked():
             given.tokenizer = config.tokenizer  # it was found by training, as classes may be
-    ours, theirs = (with_defaults(c) if same else {"stage": c.stage} for c in (given, config))
+    ours = with_defaults(given) if same else {"stage": given.stage}
     found = build.differences(theirs, ours)
     noted = ADDED_BY_TRAINING[config.stage]
     found = {
