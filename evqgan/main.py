@@ -72,8 +72,8 @@ def keys_of(argv: Sequence[str]) -> list[str]:
     found = []
     for word, after in zip(argv, [*argv[1:], "--"], strict=True):
         if config_files.OVERRIDE.match(word):
-            is_whole = "=" in word or after.startswith("--")
-            found.append(f"--{word.lstrip('-')}" if is_whole else f"--{word.lstrip('-')}={after}")
+            is_whole, key = "=" in word or after.startswith("--"), f"--{word.lstrip('-')}"
+            found.append(key if is_whole else f"{key}={after}")
     return found
 
 

@@ -23,6 +23,12 @@ STEPS = 2**31  # a run counts its steps in 32 bits
 LIMIT = 2.0**128  # of numbers: models compute in float32, in which this is infinite
 
 
+def duration_of(value: Any) -> tuple[float, str] | None:
+    """Return the number of a duration and its unit, "step", "epoch" or "%"; None if it is none."""
+    found = DURATION.fullmatch(str(value))
+    return found and (float(re.sub("[,_]", "", found[1])), found[2].rstrip("s") or "step")
+
+
 class Range(NamedTuple):
     """The numbers from `low` to `high`."""
 
@@ -58,10 +64,10 @@ class Duration(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         """Return whether a number or text is a duration."""
-        found = DURATION.fullmatch(str(value))
-        if not found or (found[2] == "%" and not self.share):
+        found = duration_of(value)
+        if not found or (found[1] == "%" and not self.share):
             return False
-        number = float(re.sub("[,_]", "", found[1]))
+        number = found[0]
         return number < STEPS and (number != 0 or not self.positive)
 
     def __str__(self) -> str:

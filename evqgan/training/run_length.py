@@ -1,12 +1,11 @@
 """How long a run is, and durations in its steps."""
 
 import dataclasses
-import re
 from typing import Any
 
 from evqgan.core import build
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import DURATION, STEPS
+from evqgan.core.kinds import STEPS, duration_of
 
 
 def to_steps(
@@ -17,20 +16,20 @@ def to_steps(
     duration: 1000 or "1000 steps", "20 epochs" of `examples`, or "5%" of `total` steps.
     Raises InputError for any other text, and for a share where there is no total.
     """
-    found = DURATION.fullmatch(str(duration))
+    found = duration_of(duration)
     if not found:
         raise InputError(
             f"a duration is a number of steps, '20 epochs', '1000 steps' or '5%', not {duration!r}"
         )
-    if found[2] == "%" and total is None:
+    number, unit = found
+    if unit == "%" and total is None:
         raise InputError(
             f"{duration!r} would be a share of the whole run, whose length it is: give it in steps "
             "or epochs, such as 1000 or '20 epochs'"
         )
-    number = float(re.sub("[,_]", "", found[1]))
-    if found[2] == "%" and total is not None:
+    if unit == "%" and total is not None:
         return round(number / 100 * total)
-    return round(number * examples / batch_size) if found[2].startswith("epoch") else round(number)
+    return round(number * examples / batch_size) if unit == "epoch" else round(number)
 
 
 def normalized(duration: Any) -> Any:
@@ -38,10 +37,7 @@ def normalized(duration: Any) -> Any:
 
     Any value that is no duration is returned as it is.
     """
-    found = DURATION.fullmatch(str(duration))
-    if not found:
-        return duration
-    return float(re.sub("[,_]", "", found[1])), found[2].rstrip("s") or "step"
+    return duration_of(duration) or duration
 
 
 @dataclasses.dataclass(frozen=True)
