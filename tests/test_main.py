@@ -716,3 +716,37 @@ def test_a_list_is_written_in_two_ways(before, text):
     config_files.override(config, [f"--config.evals.distribution.metrics={text}"])
     found = kinds.read(config.evals.distribution.metrics, tuple[str, ...])
     assert tuple(found) == ("frechet", "mmd")
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("--config.duration=20 epochs", "20 epochs"),
+        ("--config.duration=1,000 steps", "1,000 steps"),
+        ("--config.duration=7", 7),
+        ("--config.optimizer.warmup=5%", "5%"),
+        ("--config.dataset.size=32,48", (32, 48)),
+    ],
+)
+def test_a_whole_number_of_steps_becomes_a_duration_in_words(given, value):
+    """A config file of one's own may have `duration = 5000`; those that ship have texts."""
+    keys = {"dataset": {"size": 32}, "optimizer": {"warmup": 100}}
+    config = ConfigDict({"stage": "stage2", "duration": 5000, **keys})
+    config_files.override(config, [given])
+    key = given.partition("=")[0].removeprefix("--config.")
+    assert config_files.at(config, key.split(".")) == value
+
+
+def test_a_wrong_duration_in_place_of_a_number_is_refused():
+    config = ConfigDict({"stage": "stage2", "duration": 5000})
+    with pytest.raises(InputError, match="duration expects a value of type int, such as 5000"):
+        config_files.override(config, ["--config.duration=0,5 epochs"])
+
+
+def test_a_number_that_is_not_watched_is_told_how_to_be():
+    """config_flags takes no key with a slash."""
+    config = ConfigDict({"stage": "stage2", "alarm": {"val/loss": 0.5}})
+    with pytest.raises(InputError, match="no key 'val/mse': others are given with all") as error:
+        config_files.override(config, ["--config.alarm.val/mse=0.5"])
+    config_files.override(config, [str(error.value).rpartition(", ")[2].replace('"', "")])
+    assert config.alarm.to_dict() == {"val/mse": 0.5}

@@ -99,6 +99,14 @@ def make(**keys):
     return optim.updater({"learning_rate": 0.1, **keys}, "config.optimizer", RUN, ema=0.9)
 
 
+def test_a_warm_up_as_long_as_the_run_or_its_extension_is_noted():
+    assert make(warmup="99 steps").note == make(warmup="5%").note == ""
+    assert "warms up for 100 steps, and these are 100: it does not" in make(warmup="10 epochs").note
+    longer = RunLength(examples=100, batch_size=10, total=150, began=100)
+    made = optim.updater({"learning_rate": 0.1, "warmup": 60}, "config.optimizer", longer)
+    assert "warms up for 60 steps, and these are 50: it does not come to its peak, 0.1" in made.note
+
+
 def tree(seed, scale=1.0):
     rng = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)  # noqa: E731

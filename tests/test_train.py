@@ -603,7 +603,12 @@ def test_a_failed_evaluation_loses_no_step_and_the_highest_psnr_is_kept(
     kept = checkpoint.Checkpoints(tmp_path / "failing")
     assert kept.kept.scores == {4: (-30.0, "val/psnr", how), 6: None}
     kept.close()
-    states = [state_of(config, tmp_path / name) for name in ("straight", "failing")]
+    missing = "/failing/training has no evaluation of step 6, the last: --mode=evaluate --workdir="
+    states = []
+    for name in ("straight", "failing"):
+        loop.train(config.copy_and_resolve_references(), tmp_path / name)  # the same command again
+        states.append(state_of(config, tmp_path / name))
+        assert (missing in capsys.readouterr().out) == (name == "failing")
     jax.tree.map(np.testing.assert_array_equal, *states)
     straight, failed = (metrics_of(tmp_path / name) for name in ("straight", "failing"))
     left_out = [x for x in straight if not ("val/psnr" in x and x["step"] in failing)]
@@ -658,7 +663,7 @@ def test_the_end_of_a_run_says_that_many_steps_were_skipped(tmp_path, capsys):
 def test_a_run_that_has_taken_more_steps_than_it_has_now_says_so():
     """Images were removed, and its duration is in epochs."""
     config = ConfigDict({"duration": "2 epochs"})
-    setup = types.SimpleNamespace(config=config, length=RunLength(17, 2, 17))
+    setup = types.SimpleNamespace(config=config, length=RunLength(17, 2, 17), evaluators={})
     assert loop.nothing_left(setup, 17) == ""
     assert loop.nothing_left(setup, 18).startswith(
         "config.duration = '2 epochs' of the 17 images there are now is 17 steps, and 18 are taken"

@@ -1,6 +1,7 @@
 """A run is refused, before anything is written, in a folder that holds something else."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -107,6 +108,25 @@ def test_a_run_of_the_same_kind_goes_on(tmp_path):
     for place in (one, both / "tokenizer", both / "generator", tmp_path / "new"):
         workdir_check.check(place, both=False)
     assert json.loads((one / "config.json").read_text())["stage"] == "stage1"
+
+
+@pytest.mark.parametrize("part", ["", "generator"])
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(part, tmp_path):
+    """Its numbers would be dropped; one that was killed before its first save has the folder."""
+    place = made(tmp_path / "place", "of both" if part else "of one")
+    run, config = place / part, load("quickstart", "tiny")
+    train = (quickstart.run, config) if part else (loop.train, config.tokenizer)
+    (run / "metrics.jsonl").write_text('{"step": 2}\n')
+    shutil.rmtree(run / "checkpoints")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"checkpoints is gone, .*metrics.jsonl is of a run") as e:
+        train[0](train[1], place)
+    assert "put it back to go on" in str(e.value) and contents(tmp_path) == before
+    (run / "checkpoints").mkdir()
+    workdir_check.check(place, both=bool(part))
+    (run / "checkpoints").rmdir()
+    (run / "metrics.jsonl").unlink()
+    workdir_check.check(place, both=bool(part))
 
 
 @pytest.mark.parametrize("config", ["folder", "quickstart:tiny"])

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from evqgan.core import exported, stores
 from evqgan.core.build import config_of, suggestion
 from evqgan.core.errors import InputError
+from evqgan.core.kinds import duration_of
 
 # What holds the folder configs/ that comes with the code: the clone, or of an installed package a
 # folder of its own.
@@ -67,7 +68,7 @@ def _read(folder: pathlib.Path, parts: Sequence[str]) -> ConfigDict:
         found = next(x for name in parts if (x := exported.part_of(found, name, folder)))
     config = of_json(found, folder / "config.json")
     with config_of(folder):
-        schema.check(config, str(folder / "config.json"))
+        schema.check(config, f"{folder / 'config.json'}: config")
     return config
 
 
@@ -209,7 +210,7 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
     keys = [found[1] for arg in args if (found := OVERRIDE.match(arg))]
     for key in keys:
         make_room(config, key)
-    args = [arg for arg in args if not set_numbers(config, arg)]
+    args = [arg for arg in args if not set_otherwise(config, arg)]
     before = {key: at(config, key.split(".")) for key in keys}
     values = flags.FlagValues()
     try:
@@ -271,20 +272,24 @@ def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:
                 node[other] = ""
 
 
-def set_numbers(config: ConfigDict, arg: str) -> bool:
-    """Set a whole number to several, as in --config.dataset.size=32,48.
+def set_otherwise(config: ConfigDict, arg: str) -> bool:
+    """Set a whole number to what config_flags would not: several of them, or a duration in words.
 
-    Returns whether the argument is of this form.
+    As in --config.dataset.size=32,48, and --config.duration="20 epochs" where it is 5000. Returns
+    whether the argument is of this form.
     """
-    found = re.fullmatch(r"--?config\.([\w.]+)=(\d+(?:,\d+)+)", arg)
+    found = re.fullmatch(r"--?config\.([\w.]+)=(.*\S)\s*", arg)
     if not found:
         return False
     *sections, last = found[1].split(".")
-    node = at(config, sections)
-    if not isinstance(node[last], int):
+    node, value = at(config, sections), found[2]
+    if not isinstance(node[last], int) or isinstance(node[last], bool):
+        return False
+    is_list = re.fullmatch(r"\d+(,\d+)+", value)
+    if not is_list and (not duration_of(value) or not re.search("[a-z%]$", value)):
         return False
     with config.ignore_type():
-        node[last] = tuple(map(int, found[2].split(",")))
+        node[last] = tuple(map(int, value.split(","))) if is_list else value
     return True
 
 
@@ -323,6 +328,8 @@ def check_new(
     hint = f"did you mean {' or '.join(map(repr, others))}?"
     if not others:
         hint = suggestion(name, {*node, *OPTIONAL} if stage else node)
+    if where.split(".")[-1] == "alarm":  # config_flags takes no key with a slash
+        hint = f"others are given with all there are to be, --{where}=\"{{'{name}': 0.5}}\""
     raise InputError(f"{where} has no key {name!r}: {hint}")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
+from evqgan import evals
 from evqgan.core import (
     build,
+    cards,
     checkpoint,
     chips,
     cluster,
@@ -94,10 +97,20 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
 
 
 def nothing_left(setup: Setup, step: int) -> str:
-    """Return a line for a run that has taken more steps than its duration is by now, else ""."""
+    """Return a line for a run that has taken all its `step` steps before this command, or "".
+
+    It says where there are more of them than its duration is by now, and where the last one has no
+    evaluation, as that was stopped or failed.
+    """
     length = setup.length
-    if step <= length.total:
-        return ""
+    if step == length.total:
+        has_numbers = any(evals.names_of(setup.evaluators).values())
+        if not has_numbers or cards.file_of(setup.workdir, step).exists():
+            return ""
+        return (
+            f"{setup.workdir}/training has no evaluation of step {step:,}, the last: "
+            f"--mode=evaluate --workdir={shlex.quote(str(setup.workdir))} measures it"
+        )
     return (
         f"config.duration = {setup.config.duration!r} of the {length.examples:,} images there are "
         f"now is {length.total:,} steps, and {step:,} are taken: nothing is left to do, and a "
@@ -158,8 +171,8 @@ def announce(setup: Setup, state: dict, notes: tuple[str, ...]) -> None:
         f"images, batch {length.batch_size}, steps {step:,} to {length.total:,} on "
         f"{setup.device_mesh.size} x {jax.devices()[0].device_kind}"
     )
-    notes = (setup.data, *notes, *([changed] if changed else []), *setup.stage.notes)
-    for note in notes:
+    notes = (setup.data, *notes, changed, *setup.stage.notes, setup.stage.updater.note)
+    for note in filter(None, notes):
         tell(note)
     if each := setup.flops_at(step):
         peak = chips.of(jax.devices()[0].device_kind).flops

@@ -121,8 +121,14 @@ def optimizer(
     def rate_of_run(step: jax.Array) -> jax.Array:
         return rate(jnp.maximum(step - run.began, 0))
 
+    note = ""
+    if warmup_steps >= run.leg:
+        note = (
+            f"the learning rate warms up for {warmup_steps:,} steps, and these are {run.leg:,}: it "
+            f"does not come to its peak, {learning_rate:g}"
+        )
     adamw = AdamW(rate_of_run, b1, b2, weight_decay, clip, moment_dtype)
-    return Updater(adamw, ema, accumulate)
+    return Updater(adamw, ema, accumulate, note)
 
 
 def updater(keys: Any, where: str, run: RunLength, ema: float | None = None) -> "Updater":
@@ -160,6 +166,7 @@ class Updater:
     adamw: AdamW
     ema: float = 0.0  # decay of the averaged weights; 0: there are none
     pieces: int = 1  # that a batch is cut into
+    note: str = ""  # a line for the log on a run that its schedule is too long for
 
     def init(self, params: Any) -> dict:
         """Return the part of a stage's state that begins with `params`."""

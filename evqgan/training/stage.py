@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from evqgan.core import build, schema
 from evqgan.tokenizers.quantizers import old_form
+from evqgan.training import optim
 
 
 class Stage(Protocol):
@@ -22,6 +23,7 @@ class Stage(Protocol):
     # yet, for so many steps at the beginning, and `update` for all others. 0: `update` alone.
     early_steps: int
     model: Any  # `models.of(config)`: what evaluators and people use of it
+    updater: optim.Updater  # of the model's weights
     data_advice: str  # "for a new run ...": what makes it wait less for images
 
     def init(self) -> dict:

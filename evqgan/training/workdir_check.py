@@ -31,7 +31,8 @@ def check(workdir: str | os.PathLike[str], both: bool) -> None:
     """Raise InputError where a run that begins or goes on in `workdir` would hide what is there.
 
     That is a run of the other kind, an exported model, samples, encoded ids, or a data set. So it
-    does for a folder where a run of both stages comes to write a file, or the other way round.
+    does for a folder where a run of both stages comes to write a file, or the other way round, and
+    for a run whose checkpoints are gone: it would begin anew, and drop the numbers of before.
     Every command that trains calls this before it writes anything.
 
     both: whether the run is one of both stages, with a folder for each, or of one stage.
@@ -39,6 +40,8 @@ def check(workdir: str | os.PathLike[str], both: bool) -> None:
     folder = stores.path(workdir)
     if holds := _holds(folder, both):
         raise InputError(f"{workdir} {holds}: give another --workdir")
+    for run in [folder / part for part in exported.PARTS] if both else [folder]:
+        _check_whole(run)
     if both and not stores.is_remote(folder) and (found := _in_the_way(folder)):
         raise InputError(f"{found}: move it away, or give another --workdir")
 
@@ -73,6 +76,20 @@ def _in_the_way(workdir: pathlib.Path) -> str:
         if file.is_dir():
             return f"{file} is a folder, and this run writes a file of that name"
     return ""
+
+
+def _check_whole(run: pathlib.Path) -> None:
+    """Raise InputError where a run has logged numbers, and the folder of its checkpoints is gone.
+
+    A run makes that folder before its first step. A bucket has no empty folders: nothing is said.
+    """
+    metrics, checkpoints = run / "metrics.jsonl", run / "checkpoints"
+    if stores.is_remote(run) or not metrics.is_file() or checkpoints.exists():
+        return
+    raise InputError(
+        f"{checkpoints} is gone, and {metrics} is of a run that had it: put it back to go on; to "
+        f"begin anew, move {metrics.name} away, or give another --workdir"
+    )
 
 
 def _is_run(folder: pathlib.Path) -> bool:
