@@ -10,7 +10,10 @@ from PIL import Image
 from evqgan.core import weights
 from evqgan.core.errors import InputError
 from evqgan.data import stored_ids
-from evqgan.data.folder import Folder, check_apart, check_names, image_paths, shuffled
+from evqgan.data.dataset import Dataset
+from evqgan.data.folder import Folder, check_apart, shuffled
+from evqgan.data.image_files import check_names, image_paths
+from evqgan.data.survey import survey
 from evqgan.metrics import references
 
 
@@ -211,6 +214,39 @@ def test_a_class_that_training_lacks_is_refused(tmp_path):
     assert Folder(folder, "train").class_names == ("x",)
     with pytest.raises(InputError, match="of the class 'unheard', which train/ does not have"):
         Folder(folder, "validation")
+
+
+@pytest.mark.parametrize("name", ["Test/{}.png", "test/unknown/{}.png"])
+@pytest.mark.parametrize("held", ["val", ""])
+def test_images_of_a_competition_whose_classes_nobody_knows_are_left_out(tmp_path, name, held):
+    fill(tmp_path, *(f"train/{c}/{k}.png" for c in ("x", "y") for k in range(20)))
+    fill(tmp_path, *(f"{held}/{c}/0.png" for c in ("x", "y") if held))
+    folder = fill(tmp_path, *(name.format(k) for k in range(3)))
+    found = Folder(folder, "validation")
+    assert (len(found) == 2) == (not found.divided) == bool(held)
+    assert len(found.left_out) == 3 and not {*found.left_out} & {*found.part("all").paths}
+    assert found.passed_over() == ["3 images of test/ left out, of no class"]
+    lines = survey(Dataset(folder=folder, size=4)).lines()
+    assert lines[0].startswith(f"{42 if held else 40} images in")
+    where = name.split("/")[0]
+    assert lines[-1] == (
+        f"WARNING 3 images in {where}/ left out: none is in a class of the images to train on"
+    )
+    assert Folder(folder, "validation", labelled=False).left_out == ()
+
+
+def test_a_folder_test_of_some_of_the_classes_stays_a_split(tmp_path):
+    fill(tmp_path, "train/x/0.png", "train/y/0.png", "test/x/0.png")
+    assert contents(Folder(str(tmp_path), "validation")) == [("test/x/0.png", 0)]
+    fill(tmp_path, "test/1.png")
+    with pytest.raises(InputError, match="1.png is of the class '', which train/ does not have"):
+        Folder(str(tmp_path), "validation")
+
+
+def test_train_alone_is_no_upper_folder_of_classes(tmp_path):
+    fill(tmp_path, *(f"train/{c}/{k}.png" for c in ("x", "y") for k in range(20)))
+    assert not any("WARNING" in line for line in survey(Dataset(folder=str(tmp_path))).lines()[:4])
+    assert "sub-folders" not in "".join(survey(Dataset(folder=str(tmp_path))).notes)
 
 
 def test_links_are_followed_but_not_round_in_circles(tmp_path):

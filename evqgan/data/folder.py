@@ -1,161 +1,22 @@
 """A plain folder of images as a data set: a class per sub-folder, or none."""
 
-import collections
 import copy
 import hashlib
 import os
 import pathlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
-
-from PIL import Image
+from collections.abc import Iterable, Sequence
 
 from evqgan.core import stores
-from evqgan.core.errors import InputError, cut, leads_nowhere
+from evqgan.core.errors import InputError
+from evqgan.core.progress import counted
+from evqgan.data.image_files import contents, listed
 from evqgan.data.splits import select
 from evqgan.data.transforms import read_bytes
 
-EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".avif",
-    ".jp2",
-    ".j2k",
-    ".heic",
-    ".heif",
-)
 # sub-folders that may hold the validation images, first one wins
 VALIDATION = ("validation", "val", "valid", "test")
 NAMED = 3  # ours: images that a message names
-LETTERS = 40  # ours: of a name in a list
-LINKS = 2  # ours: one to a split, and one to a class in it; with more, few folders become thousands
-# Of a name: control characters, ends of lines, and what stands for bytes that are not UTF-8.
-UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-UNWRITABLE_NAME = re.compile(rf"(?:[^/]*/)*?[^/]*?{UNWRITABLE.pattern}[^/]*")
 TRAIN_SHARE = 0.9  # ours: where a folder has no validation part, about a tenth of it is held out
-
-
-def image_paths(folder: str) -> list[str]:
-    """Return the images below `folder`, as sorted paths relative to it.
-
-    Raises InputError if it is missing, unreadable or empty.
-    """
-    return contents(folder)[0]
-
-
-def contents(folder: str) -> tuple[list[str], collections.Counter[str], list[str]]:
-    """Return `image_paths`, the endings of other files with their numbers, and empty sub-folders.
-
-    Images are the files with one of EXTENSIONS that Pillow reads here. A sub-folder is empty
-    without an image or another sub-folder in it. Hidden files do not count. Links are followed,
-    at most LINKS within each other, but for those to a folder that they lie in, which would lead
-    round in circles.
-    """
-    if not os.path.isdir(folder):
-        link = leads_nowhere(folder)
-        why = f", as {link}" if link else stores.beginning(folder)
-        raise InputError(
-            f"config.dataset.folder expects a folder of images, got {folder!r}, "
-            f"which is no folder{why}: set --config.dataset.folder=FOLDER"
-        )
-
-    endings = tuple(ending for ending in EXTENSIONS if ending in Image.registered_extensions())
-    found: list[str] = []
-    empty: list[str] = []
-    others: collections.Counter[str] = collections.Counter()
-    for parent, folders, files in _walked(folder):
-        keep = [name for name in files if name.lower().endswith(endings)]
-        found.extend(
-            os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-            for name in keep
-        )
-        if not (keep or folders):
-            empty.append(os.path.relpath(parent, folder).replace(os.sep, "/"))
-        others.update(
-            os.path.splitext(name)[1].lower() or "none" for name in set(files) - set(keep)
-        )
-    if not found:
-        there = f", found {listed(others)}" if others else ""
-        raise InputError(
-            f"the folder {folder!r} holds no image; "
-            f"expected files ending in {' '.join(endings)}{there}"
-        )
-    check_names(folder, found)
-    return sorted(found), others, sorted(empty)
-
-
-def _walked(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield the path, the sub-folders' names and the files' names of a folder, and of all below it.
-
-    They are sorted, and hidden ones left out. Links are followed as `contents` says. Raises
-    InputError for a folder that cannot be read, and for more than LINKS links within each other.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(
-            f"the folder {error.filename!r} cannot be read: {error.strerror}"
-        ) from None
-
-    # {folder to be read: all that it lies in, and it; the number of links on the way}
-    above = {folder: (_with_parents(folder), 0)}
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        (around, links), seen = above.pop(parent), sorted(folders)
-        folders.clear()
-        for name in seen:
-            inner = os.path.join(parent, name)
-            if name.startswith(".") or os.path.realpath(inner) in around:  # a link back up
-                continue
-            number = links + os.path.islink(inner)
-            if number > LINKS:
-                raise InputError(
-                    f"{inner} is a link in a folder that itself is linked {LINKS} times: give a "
-                    "folder whose classes, or splits and classes, are links and nothing below them"
-                )
-            folders.append(name)
-            above[inner] = around | _with_parents(inner), number
-        yield parent, folders, sorted(name for name in files if not name.startswith("."))
-
-
-def _with_parents(folder: str) -> set[str]:
-    """Return the real path of a folder, and those of all that it lies in."""
-    real = pathlib.Path(os.path.realpath(folder))
-    return set(map(str, (real, *real.parents)))
-
-
-def bytes_of(path: str | os.PathLike[str]) -> int:
-    """Return the length of a file, 0 of one that is not there, such as a broken link."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
-
-
-def check_names(folder: str, paths: Iterable[str]) -> None:
-    """Raise InputError for a name that is no text, or not of one line: it is printed and written.
-
-    A name that is not UTF-8, as of an old archive, comes from the system with stand-ins.
-    """
-    # Up to the name that is wrong, which may be a sub-folder's.
-    wrong = list(dict.fromkeys(x[0] for path in paths if (x := UNWRITABLE_NAME.match(path))))
-    if wrong:
-        more = f", and {len(wrong) - 1:,} more" if wrong[1:] else ""
-        shown = UNWRITABLE.sub(lambda found: ascii(found[0])[1:-1], wrong[0])
-        raise InputError(
-            f"the folder {folder!r} holds '{shown}', a name with bytes that are not UTF-8 or "
-            f"with a control character, such as the end of a line{more}: rename what has one"
-        )
 
 
 def check_apart(
@@ -188,12 +49,6 @@ def _linked(images: pathlib.Path) -> list[pathlib.Path]:
 def _folders(place: pathlib.Path) -> list[pathlib.Path]:
     """Return the sub-folders of a folder; none of one that is not there."""
     return [part for part in place.iterdir() if part.is_dir()] if place.is_dir() else []
-
-
-def listed(counts: dict[str, int]) -> str:
-    """Return {name: number} as "name number, ...", the largest number first; names are cut."""
-    largest = sorted(counts.items(), key=lambda x: (-x[1], x[0]))
-    return ", ".join(f"{cut(name, LETTERS)} {number:,}" for name, number in largest)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -252,8 +107,12 @@ def parts_of(top_of: dict[str, str], folder: str) -> dict[str, str]:
     return parts
 
 
-def layout(paths: Sequence[str], folder: str) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
-    """Return {split: paths} and {path: class or ""} of relative paths.
+def layout(
+    paths: Sequence[str], folder: str
+) -> tuple[dict[str, Sequence[str]], dict[str, str], int]:
+    """Return {split: paths}, {path: class or ""} of relative paths, and how many folders are above.
+
+    Above the sub-folders of classes, that is: 1 where splits are folders, else 0.
 
     If there are sub-folders train/ and one of VALIDATION, the sub-folders are the splits
     (`parts_of`). Otherwise, as with a sub-folder train/ alone, the images are divided into
@@ -291,7 +150,7 @@ def layout(paths: Sequence[str], folder: str) -> tuple[dict[str, Sequence[str]],
             "all": everything,
             "sorted": paths,
         }
-    return splits, classes
+    return splits, classes, int(bool(parts))
 
 
 class Folder:
@@ -303,18 +162,30 @@ class Folder:
     ignored: a Counter of the endings of files that are no images.
     empty: its sub-folders without an image, which are no classes.
     divided: whether `layout` made the splits.
+    depth: how many folders are above those of classes, see `layout`.
+    left_out: the images of a sub-folder test/ whose classes nobody knows, as competitions have it:
+      none of them is in a class of train/. They are in no split.
     """
 
     def __init__(self, folder: str, split: str, labelled: bool = True) -> None:
         self.folder = os.path.expanduser(folder)
         paths, self.ignored, self.empty = contents(self.folder)
-        self.splits, self.classes = layout(paths, self.folder)
-        self.divided = "sorted" in self.splits
-        names = in_order(
-            {self.classes[path] for path in self.splits["all" if self.divided else "train"]}
-        )
-        self.class_names = tuple(names) if labelled and names != [""] else ()
+        self.left_out: Sequence[str] = ()
+        self._divide(paths, labelled)
+        test = self.splits.get("test", ())
+        known = {*self.class_names}
+        if test and known and not any(self.classes[path] in known for path in test):
+            self.left_out = test
+            self._divide(sorted({*paths} - {*test}), labelled)
         self._select(split)
+
+    def _divide(self, paths: Sequence[str], labelled: bool) -> None:
+        """Find the splits and the classes of the images that the folder is taken to hold."""
+        self.splits, self.classes, self.depth = layout(paths, self.folder)
+        self.divided = "sorted" in self.splits
+        trained = self.splits["all" if self.divided else "train"]
+        names = in_order({self.classes[path] for path in trained})
+        self.class_names = tuple(names) if labelled and names != [""] else ()
 
     def _select(self, split: str) -> None:
         self.paths = select(split, self.splits, f"the folder {self.folder!r}")
@@ -333,6 +204,16 @@ class Folder:
         other = copy.copy(self)
         other._select(split)
         return other
+
+    def passed_over(self) -> list[str]:
+        """Return what is in the folder and in no split, in words."""
+        found = []
+        if self.ignored:
+            number = counted(sum(self.ignored.values()), "file")
+            found.append(f"{number} ignored: {listed(self.ignored)}")
+        if self.left_out:
+            found.append(f"{counted(len(self.left_out), 'image')} of test/ left out, of no class")
+        return found
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -21,8 +21,9 @@ from evqgan.core.progress import counted
 from evqgan.data import named, stored_ids, stored_split
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import DecodedImages
-from evqgan.data.folder import LETTERS, Folder, listed
+from evqgan.data.folder import Folder
 from evqgan.data.generated import Generated
+from evqgan.data.image_files import LETTERS
 from evqgan.data.views import digest, numbered_view, training_view, validation_view
 from evqgan.data.workers import Workers
 
@@ -164,10 +165,7 @@ def summary(dataset: Dataset, source: Any) -> str:
     by_hash = of_folder and source.divided and ours
     how = "one of ten by the hash of its name" if by_hash else f"the split {dataset.validation!r}"
     text += f"; {len(held):,} held out: {how}"
-    if of_folder and source.ignored:
-        number = counted(sum(source.ignored.values()), "file")
-        text += f"; {number} ignored: {listed(source.ignored)}"
-    return text
+    return "; ".join([text, *(source.passed_over() if of_folder else [])])
 
 
 def open_validation(dataset: Dataset) -> Any:

@@ -21,7 +21,8 @@ from evqgan.data import threaded
 from evqgan.data.copies import copies
 from evqgan.data.dataset import Dataset
 from evqgan.data.decoded import forgiven
-from evqgan.data.folder import LETTERS, Folder, bytes_of, listed
+from evqgan.data.folder import Folder
+from evqgan.data.image_files import LETTERS, bytes_of, listed
 from evqgan.data.transforms import ORIENTATION, TOO_LARGE, check_pixels, decode, read_bytes
 
 # Ours: a folder of at most so many images and bytes is decoded, which takes seconds; of a larger
@@ -180,7 +181,12 @@ def survey(
         copies=equal,
         across=[sorted(group, key=lambda path: path in held_out) for group in both],
         ignored=dict(source.ignored),
-        notes=[*_of_empty(source), *_of_lacking(train, held), *_notes(source, paths)],
+        notes=[
+            *_of_empty(source),
+            *_of_left_out(source),
+            *_of_lacking(train, held),
+            *_notes(source, paths),
+        ],
     )
 
 
@@ -275,6 +281,17 @@ def _of_empty(source: Folder) -> list[str]:
     return [f"there is no image in {some}: an empty sub-folder is no class"]
 
 
+def _of_left_out(source: Folder) -> list[str]:
+    """Return a sentence on images of test/ that are in no class, if there are any."""
+    if not source.left_out:
+        return []
+    where = source.left_out[0].split("/")[0]
+    return [
+        f"{counted(len(source.left_out), 'image')} in {where}/ left out: none is in a class of "
+        "the images to train on"
+    ]
+
+
 def _of_lacking(train: Folder, held: Folder) -> list[str]:
     """Return a sentence on classes without an image to train on, and one on those not held out."""
     notes = []
@@ -293,8 +310,7 @@ def _of_lacking(train: Folder, held: Folder) -> list[str]:
 def _notes(source: Folder, paths: Iterable[str]) -> list[str]:
     """Return sentences on sub-folders that may have been read otherwise than they were meant."""
     below = {path: path.split("/") for path in paths}
-    top = 0 if source.divided else 1  # where classes stand: below train/ and validation/
-    flat = [path for path, parts in below.items() if len(parts) == top + 1]
+    flat = [path for path, parts in below.items() if len(parts) == source.depth + 1]
     if len(source.class_names) == 1:
         (name,) = source.class_names
         return [
@@ -306,7 +322,7 @@ def _notes(source: Folder, paths: Iterable[str]) -> list[str]:
             f"the sub-folders are no classes, because of {counted(len(flat), 'image')} beside "
             f"them, such as {flat[0]}: move what is beside them into a class to have classes"
         ]
-    deep = [path for path, parts in below.items() if len(parts) > top + 2]
+    deep = [path for path, parts in below.items() if len(parts) > source.depth + 2]
     if source.class_names and deep:
         return [
             f"{counted(len(deep), 'image')} in sub-folders of a class, such as {deep[0]}: the "

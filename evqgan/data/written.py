@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from evqgan.core import files, scratch
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import heartbeat
-from evqgan.data.folder import bytes_of
+from evqgan.data.image_files import bytes_of
 from evqgan.data.named import INFO, clear
 from evqgan.data.quiet import quiet
 

@@ -10,7 +10,7 @@ import numpy as np
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.npz import Again, Pieces
 from evqgan.core.progress import counted
-from evqgan.data import folder, transforms, views
+from evqgan.data import image_files, transforms, views
 from evqgan.evals.finished import READ
 from evqgan.evals.image_set import UNKNOWN, Tally
 from evqgan.evals.provenance import ForeignModel, Produced
@@ -72,7 +72,7 @@ def read(place: str | os.PathLike[str]) -> ForeignSamples:
 
 def _of_folder(path: pathlib.Path) -> Pieces:
     """Return the images below a folder, READ at a time."""
-    names = folder.image_paths(str(path))
+    names = image_files.image_paths(str(path))
     size = _decoded(path / names[0]).shape
 
     def pieces() -> Iterator[np.ndarray]:

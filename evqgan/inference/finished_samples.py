@@ -16,7 +16,7 @@ import numpy as np
 from evqgan.core import npz, pictures, replacing, stores
 from evqgan.core.errors import InputError, first_line
 from evqgan.core.progress import counted
-from evqgan.data.folder import EXTENSIONS
+from evqgan.data.image_files import EXTENSIONS
 from evqgan.evals.provenance import MadeBy
 from evqgan.inference.sample_settings import Settings, difference
 from evqgan.metrics.references import IMAGES

@@ -13,6 +13,7 @@ from evqgan.core import chosen_step, exported, files, pictures, processes, repla
 from evqgan.core.errors import InputError, size_text
 from evqgan.core.progress import Progress, counted, say
 from evqgan.data import folder as folders
+from evqgan.data import image_files
 from evqgan.inference import tiled
 from evqgan.inference.images import read_image
 from evqgan.inference.mode_inputs import load_model, of_flag, read_whole_tokens
@@ -53,7 +54,7 @@ def reconstruct(
     source, out = pathlib.Path(image), out or exported.results(workdir) / "reconstructions"
     is_folder = source.is_dir()
     if is_folder:
-        paths = [source / name for name in folders.image_paths(str(source))]
+        paths = [source / name for name in image_files.image_paths(str(source))]
     else:
         paths = [source]
         with of_flag("--image"):
