@@ -5,13 +5,14 @@ python -m evqgan.main --config=configs/imagenet_stage2.py --workdir=workdirs/ima
 256x256, 16x16 tokens, blocks of 8x8, T = 8, 185 M parameters. Needs the tokenizer of
 configs/imagenet_stage1.py.
 Published: gFID 9.92, IS 82.2 (with rejection of half: 6.81, 135.84).   Ours: not trained yet.
-:512    512x512, 32x32 tokens, 16 blocks, four of them a step. Needs imagenet_stage1.py:512.
+:512    512x512, 32x32 tokens, 16 blocks, of which a training step predicts four. Needs
+        imagenet_stage1.py:512.
 :paper  the paper's text (joint attention, its masks), with as many supervised tokens an image.
 :vqgan  on VQGAN's tokenizer, configs/baselines/vqgan_imagenet_stage1.py (paper, Table 7; its other
         half is configs/baselines/vqgan_imagenet_stage2.py).   Published: gFID 13.67 (VQGAN's GPT:
         17.04).
 :tiny   a few steps on generated images.
-More than 32 images a TPU's core of 16 GiB, or 256 on a single GPU: add
+Where a TPU's core of 16 GiB gets more than 32 images, or a single GPU all 256, add
   --config.generator.remat=True --config.generator.unroll=1
 Hours and hardware of the paper: 200 epochs on 8 A100, hours not published. Ours, estimated
 (configs/common.py):

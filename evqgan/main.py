@@ -67,7 +67,7 @@ def run(argv: list[str]) -> None:
 def keys_of(argv: Sequence[str]) -> list[str]:
     """Return the keys of the config among arguments, as "--config.KEY=VALUE".
 
-    One that is given with a single dash, which absl takes, too, has two.
+    A key given as -config.KEY, which absl takes, too, is returned with two dashes.
     """
     found = []
     for word, after in zip(argv, [*argv[1:], "--"], strict=True):
@@ -279,9 +279,8 @@ def config_of(flags: Any) -> ConfigDict:
 def check_alike(flags: Any, config: ConfigDict) -> None:
     """Raise InputError in all processes of a run unless their flags, config and code are the same.
 
-    So must be Python and the libraries that decide a run's numbers.
-
-    How training finds that one workdir goes by several paths: `cluster.check_shared`.
+    So must be Python and the libraries that decide a run's numbers. That processes call one workdir
+    by several paths is found by `cluster.check_shared`.
     """
     from evqgan.core import cluster, versions
 

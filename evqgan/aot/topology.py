@@ -1,7 +1,8 @@
 """Accelerators by name: their devices, which need not be there, and how large and fast they are.
 
 A TPU's compiler is in libtpu, a GPU's in the plugin of JAX for CUDA, and both run on any machine.
-What is known of a device are the vendor's figures.
+What is known of a device are the vendor's figures: a row of `core.chips`, whose docstring lists
+what a new kind of device needs.
 """
 
 import importlib.util

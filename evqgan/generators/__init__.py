@@ -24,8 +24,8 @@ import jax
 from evqgan.core.errors import InputError
 
 # Whether a sampling loop also returns its tokens after each step, see `kept`. A function in the
-# place of True is also called with them, traced, as they are made; not by the loop of
-# `autoregressive`, which makes all in one scan.
+# place of True is also called with them, traced, as they are made; not by `autoregressive`, whose
+# history is put together afterwards (`row_history`).
 KeepHistory = bool | Callable[[jax.Array], None]
 
 

@@ -40,8 +40,8 @@ class MaskPredict:
     Temperatures, top_k and top_p are not part of the confidence, as in MaskGIT.
     """
 
-    # T, in each block, of `maskgit` in all: 8 in the paper (Sec. 4.2); in MaskGIT's, 8 at 16 x 16
-    # and 12 at 32 x 32 tokens. At most, ours, a step for each of 64 x 64 tokens
+    # T, of each block; in `maskgit` of the whole image. 8 in the paper (Sec. 4.2), in MaskGIT's 8
+    # for 16x16 tokens and 12 for 32x32. The upper limit, a step for each of 64x64 tokens, is ours
     steps: Annotated[int, Range(1, 4096)] = 8
     temperature: float = 1.0  # of drawing codes; 0 takes the likeliest
     # the temperature of the last step, reached linearly; None: the same in all steps
@@ -99,7 +99,8 @@ class MaskPredict:
     ) -> jax.Array:
         """Return how sure a step is of its tokens [B,N], float32 [B,N].
 
-        It is log p(token) + choice_temperature * (1 - ratio) * noise. noise: Gumbel noise [B,N].
+        It is log p(token) + choice_temperature * (1 - (step + 1) / steps) * noise.
+        noise: Gumbel noise [B,N].
         """
         log_p = log_probability(logits, tokens)
         return log_p + self.choice_temperature * (1 - (step + 1) / self.steps) * noise

@@ -56,9 +56,9 @@ def number_masked(
 ) -> jax.Array:
     """Return how many tokens of each image stay masked after a step, int32 [B].
 
-    That is floor(gamma((step + 1) / steps) * masked_at_start), but at least 1 and fewer than now,
-    as in MaskGIT's code, and 0 after the last step (MaskGIT re-masks one token there too, and reads
-    the tokens from before).
+    That is floor(gamma((step + 1) / steps) * masked_at_start), but fewer than now and then at least
+    1, as in MaskGIT's code, and 0 after the last step (MaskGIT re-masks one token there too, and
+    reads the tokens from before).
 
     step: 0 to steps - 1, may be traced.
     masked_at_start, masked_now: int32 [B].
@@ -70,10 +70,10 @@ def number_masked(
 
 
 def lowest(confidence: jax.Array, count: jax.Array) -> jax.Array:
-    """Return True [B,N] for the `count` [B] lowest entries of confidence [B,N].
+    """Return True [...,N] for the `count` [...] lowest entries of confidence [...,N].
 
     Ties go to the left.
     """
     order = jnp.argsort(confidence, axis=-1, stable=True)
     rank = jnp.argsort(order, axis=-1, stable=True)
-    return rank < count[:, None]
+    return rank < count[..., None]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from evqgan.core.errors import InputError
 from evqgan.generators.blocks import NOWHERE, blocks_of, ring_and_target, step_of_block
-from evqgan.generators.mask_schedule import gamma
+from evqgan.generators.mask_schedule import gamma, lowest
 from evqgan.generators.multigrained_network import Model
 
 EDITS = 0.1  # ours: the share of images in which a rectangle is generated, and not the whole
@@ -27,8 +27,7 @@ def random_mask(rng: jax.Array, candidates: jax.Array, share: jax.Array) -> jax.
     """
     count = jnp.ceil(share * jnp.sum(candidates, axis=-1)).astype(jnp.int32)
     scores = jnp.where(candidates, jax.random.uniform(rng, candidates.shape), jnp.inf)
-    rank = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)
-    return candidates & (rank < count[..., None])
+    return candidates & lowest(scores, count)
 
 
 def random_rectangle(rng: jax.Array, batch: int, h: int, w: int) -> jax.Array:
@@ -253,7 +252,7 @@ def draw_share(
     """
     if share is not None:
         return jnp.full(shape, share)
-    return gamma("cosine", jax.random.uniform(rng, shape))  # r < 1, so that gamma > 0
+    return gamma("cosine", jax.random.uniform(rng, shape))
 
 
 def gather(grid: jax.Array, index: jax.Array) -> jax.Array:

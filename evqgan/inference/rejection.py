@@ -1,6 +1,8 @@
 """Rejection sampling: of more candidates than needed, keep those that a classifier likes best.
 
-Paper, Sec. 4.2, Table 5. It goes on where it was stopped, as plain sampling does (`resumable`).
+Paper, Sec. 4.2, Table 5. Candidates are drawn with config.sample, as plain samples are: rejection
+has no temperature of its own. Where it was stopped it goes on, as plain sampling does
+(`resumable`).
 
 A classifier is any callable (images uint8 [B,H,W,3], labels int32 [B]) -> scores [B], such as the
 probability of that class; it gets batches of one size. ResNets of torchvision are at hand;

@@ -2,7 +2,8 @@
 
 To add one, write a module with a class of one of the forms below, and PRETRAINED; a config then
 says `perceptual.distance.name` or `adversarial.critic.name`, and the section's other keys are
-arguments of the constructor. `pixels`, `gan` and `augment` are functions that all of these share.
+arguments of the constructor. `gan` is the adversarial loss with any critic; `augment` is of
+`projected`, and `pixels` of stage 1.
 Tests run with jax_numpy_rank_promotion="raise": arrays of different rank are combined only after
 `x[None]` or the like.
 """

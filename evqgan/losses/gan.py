@@ -1,7 +1,7 @@
 """The adversarial part of stage 1 as pure functions of logits and gradients, all in float32.
 
 `critic_loss` and `generator_loss` by name; `r1` and `lecam` may be added to the critic's;
-`adaptive_weight` and `ramp` are the two factors of lambda (paper, Eq. 1).
+lambda (paper, Eq. 1) is config.adversarial.weight * `ramp` * `adaptive_weight`.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,6 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from evqgan.core.errors import InputError
 
 Loss = Literal["hinge", "vanilla", "non_saturating", "least_square"]
 
@@ -76,8 +74,8 @@ def r1(critic_of_image: Callable[[jax.Array], jax.Array], real: jax.Array) -> ja
 
     It is the squared length of each real image's gradient of its summed logits, mean over the batch
     (Mescheder et al., 2018). The weight is the caller's: 10 in MaskGIT; gamma / 2 = 5, times 16 and
-    in every 16th step only, in enhancing-transformers. Both are of images in [0, 1]: of images in
-    [-1, 1], whose gradients are half of theirs, the same penalty has four times the weight.
+    in every 16th step only, in enhancing-transformers. Both are for images in [0, 1]. Ours are in
+    [-1, 1], where gradients are half as large: a published weight is to be multiplied by 4.
     critic_of_image: image -> logits [B,...]. With batch norm it must judge by its running
       statistics here, or the images of a batch mix in each other's gradients.
     real: images [B,H,W,3].
@@ -149,10 +147,6 @@ def ramp(step: jax.Array | int, start: int, length: int = 0) -> jax.Array:
     is the first that is not 0. length 0: all at once (taming-transformers). The ramp is ours: a
     sudden critic spoils a tokenizer that is already good.
     """
-    if length < 0:
-        raise InputError(
-            f"the adversarial ramp's length must not be negative, got {length}: 0 means at once"
-        )
     return jnp.clip(_float32(step - start + 1) / (length + 1), 0, 1)
 
 

@@ -15,9 +15,9 @@ class Distance(nn.Module):
     """a, b [B,H,W,3] float32 in [-1, 1] -> mean squared differences [B] of a ResNet-50's outputs.
 
     of: "logits" (MaskBit's VQGAN+), or "map" (MaskGIT's published configuration: the last map,
-      before the pooling). Both images are resized to 224x224
-      (bilinear, antialiased) and normalized with ImageNet's mean and standard deviation. The
-      weights are in the collection "frozen" and get no gradient.
+      before the pooling). Both images are resized to 224x224 (bilinear, antialiased) and normalized
+      with ImageNet's mean and standard deviation. The weights are in the collection "frozen" and
+      get no gradient.
 
     Source: google-research/maskgit `losses.py`, its network in google-research/magvit;
     markweberdev/maskbit.

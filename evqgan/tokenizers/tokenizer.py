@@ -43,8 +43,8 @@ class Tokenizer(nn.Module):
         if self.encoder.factor != self.decoder.factor:
             raise InputError(
                 f"expected an encoder and a decoder of one factor, got {self.encoder.factor} and "
-                f"{self.decoder.factor}: give both as many stages (depths), or levels "
-                "(multipliers), or one patch"
+                f"{self.decoder.factor}: change the stages (depths) or levels (multipliers) of one "
+                "of them, or a patch"
             )
         # This product decides the ids: in full float32, or they would depend on the kind of device.
         self.to_codes = nn.Dense(self.quantizer.width // self.patch**2, precision="highest")
@@ -153,7 +153,7 @@ def assemble(
     quantizer: its module in evqgan/tokenizers/quantizers and the module's arguments.
     decoder: as `encoder`, with the same `factor`, the side of the image divided by that of the
       features.
-    patch: squares of patch x patch features become one token (VQGAN's patch_size).
+    patch: squares of patch x patch features become one token (RQ-VAE's code).
     pixels: what the encoder sees: "signed", values in [-1, 1], or "unit", in [0, 1].
     """
     coders = [

@@ -21,7 +21,7 @@ from evqgan.training.skipping import Metrics, select
 class Settings:
     """The keys of config.adversarial.
 
-    Durations that are shares are of the run as it first was, without extensions of a finished one.
+    Shares such as "5%" are of the first leg of a run, without extensions of a finished one.
     """
 
     critic: dict  # the module in evqgan/losses and its arguments
@@ -142,8 +142,9 @@ class AdversarialLoss:
         loss, gradient = jax.value_and_grad(generator_loss)(batch.reconstruction)
         (_, (changed, metrics)), grads = jax.value_and_grad(critic_loss, has_aux=True)(params)
         output = CriticOutput(loss, gradient, grads, changed, metrics)
-        # Ours: before `start` this is computed and dropped. A lax.cond would save it, but on the
-        # CPU its branches run five times slower than the same operations outside of it.
+        # A run takes its steps before `start` by `early_update`, without a critic. Where `update`
+        # takes one, this is computed and dropped: the branches of a lax.cond would run five times
+        # slower on a CPU.
         nothing = jax.tree.map(jnp.zeros_like, output)._replace(variables=variables)
         return select(batch.step >= self.start, output, nothing)
 

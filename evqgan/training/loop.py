@@ -1,6 +1,6 @@
 """THE training loop: batches -> stage.update -> log -> evaluate -> checkpoint. It knows no stage.
 
-`train` is prepare -> restore_or_init -> run.
+`train` owns the workdir and finds its checkpoint: prepare -> restore_or_init -> run.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def train(config: Any, workdir: str | os.PathLike, profile: int = 0) -> dict:
             last = cluster.by_first(lambda: last_good.find(place, tell))
         setup = prepare(config, place, last)
         cluster.by_first(lambda: disk.check(setup, last))
-        if is_searched:  # now, as a run that is refused leaves the workdir as it was
+        if is_searched:  # only here: a run that is refused must not have changed the workdir
             cluster.by_first(lambda: last_good.set_aside(place, last, tell))
         checkpoints = checkpoint.Checkpoints(setup.workdir, setup.config.get("keep", 1))
         with progress.heartbeat("making the state that it begins with", tell):
@@ -147,7 +147,7 @@ def restore_or_init(
     except InputError:
         checkpoints.close()
         raise
-    # Now, as a run that cannot load what it begins with leaves the workdir as it was.
+    # Only here: a run that cannot load what it begins with must not have changed the workdir.
     if not fresh and int(state["step"]) >= setup.length.total:
         config = resume_rules.without_step(workdir, config)
     if not fresh:
@@ -260,8 +260,8 @@ class AfterStep:
             metrics = self.reporter.fetch(step, metrics)
         if "log" in due:
             self.reporter.write(step, metrics, self.skipped())
-        # What led to a skipped step must not replace a good checkpoint, but for the step that a run
-        # ends or stops with: it goes on from there as if it had not stopped.
+        # After a skipped step nothing is saved, as its state may be bad, and would replace a good
+        # checkpoint; but the last step and that at which a signal stops the run are.
         doubtful = due and metrics["train/skipped_in_a_row"] > 0 and not is_last
         state = optim.averaged(state)
         if "eval" in due:
@@ -277,7 +277,7 @@ class AfterStep:
             stop = stop or self.stopping()  # the last moment to hear of one
         if stop:
             self.checkpoints.close()
-            name, then = signal.Signals(stop).name, further(step, self.setup.length.total)
+            name, then = signal.Signals(stop).name, resume_hint(step, self.setup.length.total)
             tell(f"stopped by {name} at step {step:,}{then}")
             raise Stopped(step, stop)
 
@@ -303,7 +303,7 @@ class AfterStep:
             raise
 
 
-def further(step: int, total: int) -> str:
+def resume_hint(step: int, total: int) -> str:
     """Return how the line of a signal goes on: where the same command goes on after `step`."""
     if step < total:
         return "; the same command goes on from there"

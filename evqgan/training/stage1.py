@@ -194,7 +194,7 @@ class TokenizerStage:
         return {**state, "critic": critic, "frozen": frozen}
 
     def check(self, state: dict) -> None:
-        """Do nothing: `make` has checked the quantizer, of which alone evaluators ask something."""
+        """Do nothing: `make` has checked the quantizer already."""
 
     def load(self, state: dict, saved: Any = ()) -> dict:
         """Return the state with the trained weights of the frozen networks."""
@@ -206,7 +206,7 @@ class TokenizerStage:
 
     @property
     def early_steps(self) -> int:
-        """The number of steps before the adversarial term sets in; 0 if it does at once, or never.
+        """The number of steps before the adversarial term sets in; 0 without it.
 
         The loop calls `early_update` for these, and `update` for all others.
         """
@@ -234,7 +234,7 @@ class TokenizerStage:
             (reconstruction, l_vq), pull_back, (codebook, aux) = self._reconstruct(
                 params["generator"], variables["codebook"], image, rngs[0]
             )
-            l_rec = self._l2_and_perceptual(reconstruction, image, frozen)
+            l_rec = self._of_reconstruction(reconstruction, image, frozen)
             loss, gradient, grads = l_rec.loss + l_vq, l_rec.gradient, {}  # L_2 + L_perc. + L_VQ
             variables = {**variables, "codebook": codebook}
             metrics = self._joined(l_rec.metrics, aux)
@@ -281,15 +281,15 @@ class TokenizerStage:
 
         return jax.vjp(reconstruct, params, has_aux=True)
 
-    def _l2_and_perceptual(self, reconstruction: jax.Array, image: jax.Array, frozen: dict) -> Term:
-        """Return the Term L_2 + L_perceptual, weighed by config.loss and config.perceptual."""
+    def _of_reconstruction(self, reconstruction: jax.Array, image: jax.Array, frozen: dict) -> Term:
+        """Return the Term L_2 + L_perceptual; distances of pixels without a weight are metrics."""
 
         def loss(reconstruction: jax.Array) -> tuple[jax.Array, Metrics]:
             error = reconstruction - image
             terms = {"l2": jnp.mean(jnp.square(error)), "l1": jnp.mean(jnp.abs(error))}
             terms["logit_laplace"] = logit_laplace_loss(reconstruction, image)
-            weighed = (weight * terms[name] for name, weight in self.pixels.items())
-            total = sum(weighed, jnp.zeros(()))
+            weighted = (weight * terms[name] for name, weight in self.pixels.items())
+            total = sum(weighted, jnp.zeros(()))
             if self.distance:
                 variables = {"frozen": frozen["perceptual"]}
                 distances = self.distance.apply(variables, image, reconstruction)
@@ -345,6 +345,6 @@ class TokenizerStage:
             found = found.get(name, {}) if isinstance(found, dict) else {}
         if self.adversary and not hasattr(found, "shape"):
             raise InputError(
-                "the adaptive weight is taken at the decoder's last layer, which it declares as "
-                f"{'/'.join(path)} and does not have"
+                "the losses' gradients are compared at the decoder's last layer, which it declares "
+                f"as {'/'.join(path)} and does not have"
             )

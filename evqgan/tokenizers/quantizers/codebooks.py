@@ -95,7 +95,7 @@ def by_table(x: jax.Array, hits: jax.Array, shape: tuple[int, ...]) -> tuple[jax
 
 
 def moving_average(before: jax.Array, sums: jax.Array, decay: float, weight: float) -> jax.Array:
-    """Return the average after a batch, of whose sums each vector counts with this weight."""
+    """Return a moving average after a batch; weight: of each vector in its sums."""
     return decay * before + (1 - decay) * weight * sums
 
 

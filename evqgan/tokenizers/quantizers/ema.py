@@ -118,11 +118,11 @@ class Quantizer(vq.Quantizer):
         self.averages = Averages(self, shape, self.decay, self.revive, self.revive_by)
 
     def codebook(self) -> jax.Array:
-        """Return the codes in use, [1,V,c] float32."""
+        """Return the codes as they are compared with z, [1,V,c] float32."""
         return self.normalized(self.averages.value)
 
     def loss(self, codebook_loss: jax.Array, commitment_loss: jax.Array) -> jax.Array:
-        """Return the commitment, weighed: no gradient moves the codes."""
+        """Return the commitment, weighted: no gradient moves the codes."""
         return self.commitment * commitment_loss
 
     def __call__(

@@ -30,8 +30,8 @@ def dead_and_seeds(
     revive: a code with a lower usage is dead.
     x: vectors of the batch [K,N,c].
     owner: the module whose rng `codebook` draws the seeds.
-    quantized: gives what x became [K,N,c], where seeds are drawn by the error; but for a first
-      batch, when all codes are dead.
+    quantized: returns what x became [K,N,c], by whose error seeds are drawn; None: uniformly. In a
+      first batch, when all codes are dead, seeds are drawn uniformly in any case.
     """
     dead = usage < revive
 

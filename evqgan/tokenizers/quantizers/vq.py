@@ -37,12 +37,12 @@ class Quantizer(nn.Module):
 
     def initial(self, rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return the codebook [1,V,c] float32 before training."""
-        # Of codes of length 1 only the direction counts, which steps of Adam turn the faster, the
-        # shorter the vectors are: they are normal (enhancing-transformers).
+        # Of normalized codes only the direction matters, and a step of Adam turns a short vector
+        # further. So they begin normal (enhancing-transformers), and not within +-1/V.
         return jax.random.normal(rng, shape) if self.l2_normalize else uniform_init(rng, shape)
 
     def codebook(self) -> jax.Array:
-        """Return the codes in use, [1,V,c] float32."""
+        """Return the codes as they are compared with z, [1,V,c] float32."""
         return self.normalized(self.table)
 
     def embed(self, ids: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ class Quantizer(nn.Module):
         return l2_normalize(x) if self.l2_normalize else x
 
     def loss(self, codebook_loss: jax.Array, commitment_loss: jax.Array) -> jax.Array:
-        """Return the sum of both terms of L_VQ, weighed."""
+        """Return the sum of both terms of L_VQ, weighted."""
         return self.commitment * commitment_loss + codebook_loss
 
     def soft_codes(

@@ -16,5 +16,5 @@ class Quantizer(vq.Quantizer):
     """
 
     def loss(self, codebook_loss: jax.Array, commitment_loss: jax.Array) -> jax.Array:
-        """Return the sum of both terms of L_VQ, weighed."""
+        """Return the sum of both terms of L_VQ, weighted."""
         return commitment_loss + self.commitment * codebook_loss
