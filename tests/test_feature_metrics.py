@@ -15,7 +15,7 @@ from evqgan.evals.feature_metrics import (
     too_few,
 )
 from evqgan.features.names import name_of
-from evqgan.metrics import kernel, manifold
+from evqgan.metrics import manifold, mmd
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.metrics.inception_score import inception_score
 
@@ -49,8 +49,8 @@ def test_numbers_are_those_of_all_features_at_once(size):
     expected = {"frechet": frechet_distance(gaussian(a), gaussian(b))}
     spatial = gaussian(generated["spatial"]), gaussian(real["spatial"])
     expected["spatial_frechet"] = frechet_distance(*spatial)
-    expected["mmd"], expected["mmd_sd"] = kernel.kid(a, b, subset_size=33)
-    expected["rbf_mmd"] = kernel.rbf_mmd(a, b)
+    expected["mmd"], expected["mmd_sd"] = mmd.kid(a, b, subset_size=33)
+    expected["rbf_mmd"] = mmd.rbf_mmd(a, b)
     expected["score"], expected["score_sd"] = inception_score(generated["logits"])
     expected |= (
         manifold.precision_recall(a, b)._asdict() | manifold.density_coverage(a, b)._asdict()

@@ -178,7 +178,7 @@ def test_a_violation_is_found(module, source):
             "from evqgan.training import loop\nfrom evqgan.inference import mode_sample",
         ),
         ("evqgan.evals.generation", "from evqgan.metrics import frechet"),
-        ("evqgan.metrics.kernel", "import scipy\nfrom evqgan.core.errors import InputError"),
+        ("evqgan.metrics.mmd", "import scipy\nfrom evqgan.core.errors import InputError"),
         ("evqgan.benchmark.paper.table6", "from evqgan.benchmark.paper import beside"),
         ("evqgan.benchmark.paper.table6", "from evqgan.benchmark import step"),
         ("evqgan.main", "import evqgan"),

@@ -8,8 +8,8 @@ from golden_files import load, recorded
 
 from evqgan.metrics.frechet import frechet_distance, gaussian
 from evqgan.metrics.inception_score import inception_score
-from evqgan.metrics.kernel import kid, polynomial_mmd
 from evqgan.metrics.manifold import precision_recall
+from evqgan.metrics.mmd import kid, polynomial_mmd
 
 CASES = [
     pytest.param(path, name, id=f"{path.stem}-{name}")

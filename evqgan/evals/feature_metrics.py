@@ -12,7 +12,7 @@ import numpy as np
 
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
-from evqgan.metrics import kernel, manifold
+from evqgan.metrics import manifold, mmd
 from evqgan.metrics.frechet import Gaussian, Moments, frechet_distance
 from evqgan.metrics.inception_score import inception_score
 
@@ -63,7 +63,7 @@ def _frechet(name: str, layer: str) -> Metric:
 
 def _mmd(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
     size = min(SUBSET, len(generated), len(real))
-    mean, deviation = kernel.kid(generated, real, subset_size=size)
+    mean, deviation = mmd.kid(generated, real, subset_size=size)
     return {"mmd": mean, "mmd_sd": deviation}
 
 
@@ -89,7 +89,7 @@ METRICS: dict[str, Metric] = {
         layer="pooled",
         gaussian=False,
         numbers=("rbf_mmd",),
-        compute=lambda a, b: {"rbf_mmd": kernel.rbf_mmd(a, b)},
+        compute=lambda a, b: {"rbf_mmd": mmd.rbf_mmd(a, b)},
         few="it is the larger the fewer there are",
         least=1,
     ),

@@ -5,7 +5,7 @@ import pytest
 
 from evqgan.core.errors import InputError
 from evqgan.metrics import chunks
-from evqgan.metrics.kernel import kid, polynomial_mmd, rbf_mmd
+from evqgan.metrics.mmd import kid, polynomial_mmd, rbf_mmd
 
 
 def sets(n=30, m=41, width=6, seed=0):
