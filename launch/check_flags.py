@@ -16,7 +16,7 @@ from typing import Any
 
 from evqgan import flags as table
 from evqgan import main as program
-from evqgan.core import build, cli, config_files, exported, hub, public, stores, weights
+from evqgan.core import build, cli, config_files, exported, hub, public_names, stores, weights
 from evqgan.core.cli import SWITCH, Flag, whole
 from evqgan.core.errors import InputError
 from evqgan.data import named
@@ -33,7 +33,11 @@ PATHS = (
 )
 # Flags that name what a run reads.
 FILES = [flag.name for flag in table.FLAGS if flag.kind is cli.PATH and flag.name != "json"]
-PLACELESS = (None, "", *public.NAMES)  # of a model: nothing, or what a machine's own cache holds
+PLACELESS = (
+    None,
+    "",
+    *public_names.NAMES,
+)  # of a model: nothing, or what a machine's own cache holds
 FLAGS = (
     Flag("here", SWITCH, (), "the program runs on this machine, or one with the same files"),
     Flag("elsewhere", SWITCH, (), "the program runs on machines that have no data of this one"),
@@ -112,7 +116,7 @@ def is_elsewhere(path: str) -> bool:
 
 def is_name(path: str) -> bool:
     """Return whether what is given as a workdir names a model, and may do so elsewhere."""
-    return path in exported.names() or path in public.NAMES or hub.is_named(path)
+    return path in exported.names() or path in public_names.NAMES or hub.is_named(path)
 
 
 def check_given(config: Any, file: str) -> None:
@@ -126,7 +130,7 @@ def check_given(config: Any, file: str) -> None:
     comes_along = name == "generated" or named.is_ours(name)
     if not (comes_along or data.get("codes") or data.get("data_dir")):
         missing(f"the data set {name}", file, "dataset.data_dir", "data")
-    if config.get("init") in public.NAMES:
+    if config.get("init") in public_names.NAMES:
         missing(f"the model {config.init}", file, "init", config.init)
     if config.stage == "stage2" and (given := config.tokenizer.get("weights")) in PLACELESS:
         what = f"the tokenizer {given}" if given else "its tokenizer"

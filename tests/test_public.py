@@ -25,7 +25,7 @@ import evqgan
 from evqgan.convert import maskgit_torch, public, systems, workdirs
 from evqgan.convert.systems import Given
 from evqgan.core import config_files, exported
-from evqgan.core import public as names
+from evqgan.core import public_names as names
 from evqgan.core.errors import InputError
 from evqgan.export import card, gathered
 from evqgan.export.sources import Source

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from evqgan.convert import download, names, workdirs
 from evqgan.convert.public import TABLE, PublicFile, PublicModel, Source
-from evqgan.core import cli, files, public
+from evqgan.core import cli, files, public_names
 from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, SWITCH, TEXT, Flag, whole
 from evqgan.core.errors import InputError, of_system
@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> None:
         return
     files.tried(job.dest)
     make(job)
-    place = job.name if job.dest == public.folder(job.name) else str(job.dest)
+    place = job.name if job.dest == public_names.folder(job.name) else str(job.dest)
     print(f"licence: code {job.model.code}; weights {job.model.weights}")
     print(f"use it by --workdir={place}, or evqgan.load({place!r})")
 
@@ -89,7 +89,7 @@ def parse(argv: Sequence[str]) -> Job:
     given = None if values.download else pathlib.Path(paths.pop(0)).expanduser()
     if len(paths) > 1:
         raise InputError(f"expected one DEST, got {' '.join(paths)}")
-    dest = pathlib.Path(paths[0]).expanduser() if paths else public.folder(name)
+    dest = pathlib.Path(paths[0]).expanduser() if paths else public_names.folder(name)
     files.check_elsewhere(dest)
     return Job(name, source, given, dest, values.weights, values.heads)
 
@@ -101,10 +101,10 @@ def is_there(name: str, dest: pathlib.Path, which: str) -> bool:
 
     Raises InputError if it holds anything else, or the model with the other weights.
     """
-    file = dest / public.SOURCE
+    file = dest / public_names.SOURCE
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return False
-    found = files.read_json(file, public.CONVERTED) if file.is_file() else {}
+    found = files.read_json(file, public_names.CONVERTED) if file.is_file() else {}
     if found.get("name") != name:
         wish = f"expected a new folder for {name}"
         raise InputError(f"{wish}, {dest} is there already and is something else: give a DEST")
@@ -137,7 +137,7 @@ def make(job: Job) -> None:
             weights = convert(job, work, part)
             said = {"code": job.model.code, "weights": job.model.weights}
             about = {"name": job.name, "source": job.source, "files": records, "weights": weights}
-            files.save_json(part / public.SOURCE, {**about, "licences": said})
+            files.save_json(part / public_names.SOURCE, {**about, "licences": said})
             with files.writable(job.dest):
                 part.replace(job.dest)
         finally:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from evqgan.convert.systems import Given
-from evqgan.core import public
+from evqgan.core import public_names
 
 KOOFR = "https://app.koofr.net"
 HEIBOX = "https://heibox.uni-heidelberg.de/d"
@@ -228,7 +228,7 @@ TABLE: dict[str, PublicModel] = {
 def listing() -> str:
     """Return the table as text: a line a model, and a line for each of its files."""
     lines = ["Public models, NAME --download:"]
-    for name in public.NAMES:
+    for name in public_names.NAMES:
         model = TABLE[name]
         lines += [f"  {name}  {model.title}"]
         lines += [f"      licence: code {model.code}; weights {model.weights}"]

@@ -14,7 +14,7 @@ import os
 import pathlib
 from typing import Any
 
-from evqgan.core import files, hub, public, stores
+from evqgan.core import files, hub, public_names, stores
 from evqgan.core.errors import InputError, leads_nowhere
 
 STAGE = "exported"
@@ -41,7 +41,7 @@ def names() -> list[str]:
 
 def meant(path: pathlib.Path) -> str:
     """Return "did you mean the model 'drawings'? Or " for a path that is like a name, else ""."""
-    close = difflib.get_close_matches(path.name, [*names(), *public.NAMES], n=1)
+    close = difflib.get_close_matches(path.name, [*names(), *public_names.NAMES], n=1)
     is_name = path.parent == pathlib.Path(".")
     return f"did you mean the model {close[0]!r}? Or " if is_name and close else ""
 
@@ -54,7 +54,7 @@ def no_workdir(path: pathlib.Path) -> str:
         return f"{path} is a file: give the folder that a run was trained in, its workdir"
     if path.parent.name == "checkpoints":
         return f"{path} is a checkpoint: give its workdir, {path.parent.parent}"
-    if advice := public.advice(path):
+    if advice := public_names.advice(path):
         return advice
     tokenizer = path / "tokenizer"
     for run in (path, path / "generator", tokenizer):
@@ -98,8 +98,8 @@ def find(workdir: str | os.PathLike[str]) -> pathlib.Path:
         return path
     if hub.is_named(name):
         return hub.fetch(hub.parse(name).place, FILES, (CONFIG, WEIGHTS), STAGE)
-    if name in public.NAMES:
-        return public.folder(name)
+    if name in public_names.NAMES:
+        return public_names.folder(name)
     return EXAMPLES / name if name in names() else path
 
 
@@ -112,8 +112,8 @@ def results(workdir: str | os.PathLike[str]) -> pathlib.Path:
     folder = find(workdir)
     if name := hub.name_of(folder):
         return pathlib.Path("workdirs", *name.split("/"))
-    if public.home() in folder.parents:
-        return "workdirs" / folder.relative_to(public.home())
+    if public_names.home() in folder.parents:
+        return "workdirs" / folder.relative_to(public_names.home())
     if not is_one(folder):
         return stores.path(workdir)
     name = folder.name if stores.is_remote(folder) else stores.real(folder).name

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from evqgan import models
-from evqgan.core import build, checkpoint, chosen_step, exported, public
+from evqgan.core import build, checkpoint, chosen_step, exported, public_names
 from evqgan.core.config_files import PATHS, of_tokenizer, of_workdir
 from evqgan.core.errors import InputError
 from evqgan.evals import provenance
@@ -34,7 +34,7 @@ class Gathered:
     state: the weights, as a model's `shapes` name them.
     evaluation: the numbers that were measured of these weights, and their cards.
     dataset: config.dataset with the places where the images lie here.
-    origin: of public weights, see `public.origin`; {} of those trained here.
+    origin: of public weights, see `public_names.origin`; {} of those trained here.
     """
 
     configs: dict[str, dict[str, Any]]
@@ -100,7 +100,7 @@ def gather(
     configs = {part: without_paths(build.plain(one.to_dict())) for part, (one, _) in there.items()}
     steps = {part: number for part, (_, number) in there.items()}
     evaluation = evaluation_of(evaluated_in(places), state, say)
-    origin = public.origin(folder)
+    origin = public_names.origin(folder)
     return Gathered(configs, steps, state, evaluation, config.dataset, origin)
 
 

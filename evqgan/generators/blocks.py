@@ -1,5 +1,8 @@
 """How a token grid is cut into blocks, what surrounds each, and in which order they are decoded.
 
+A block is a square of tokens, not one of the transformer's. The tokens around it that belong to its
+extended window (paper, Sec. 3.2) are its ring, or halo.
+
 Everything is static: NumPy arrays that a program holds as constants.
 """
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from evqgan.core import checkpoint, exported, files, public, stores
+from evqgan.core import checkpoint, exported, files, public_names, stores
 from evqgan.core.errors import InputError
 from evqgan.core.exported_weights import Exported
 from evqgan.core.mesh import path_name
@@ -229,7 +229,7 @@ def config_of(folder: pathlib.Path, stage: str) -> dict:
         parts = [folder / "tokenizer", folder / "generator"]
         runs = [str(path) for path in parts if (path / "config.json").is_file()]
         other = f"{exported.meant(folder)}give the workdir of a run"
-        hint = public.advice(folder) or (f"give {' or '.join(runs)}" if runs else other)
+        hint = public_names.advice(folder) or (f"give {' or '.join(runs)}" if runs else other)
         raise InputError(
             f"config.init = {folder}: there is no {file}{stores.beginning(folder)}; {hint}"
         )

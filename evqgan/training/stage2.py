@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from evqgan import models
-from evqgan.core import build, exported, files, public, schema, stores
+from evqgan.core import build, exported, files, public_names, schema, stores
 from evqgan.core.config_files import of_tokenizer
 from evqgan.core.errors import InputError
 from evqgan.core.kinds import Dtype
@@ -90,7 +90,7 @@ def with_model(config: Any) -> Any:
         raise InputError(
             f"config.tokenizer.weights = {weights!r} is no tokenizer workdir (no {file})"
             f"{stores.beginning(weights)}: "
-            f"{(weights and public.advice(folder)) or hint}"
+            f"{(weights and public_names.advice(folder)) or hint}"
         )
     theirs = of_tokenizer(folder)[0] if exported.is_one(folder) else files.read_json(file)
     if theirs.get("stage") != "stage1":
