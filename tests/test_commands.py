@@ -563,6 +563,9 @@ def test_reconstruct_lays_pictures_beside_what_becomes_of_them(workdir, tmp_path
     assert told.endswith(f"3 reconstructions are in {tmp_path / 'three'}; 2 were skipped\n")
     mode_reconstruct.reconstruct(config, workdir, tmp_path / "one", str(top / "a.png"))
     assert files_of(tmp_path / "one") == {"a.png": files_of(out)["a.png"]}
+    capsys.readouterr()
+    mode_reconstruct.reconstruct(config, workdir, tmp_path / "three", str(top / "a.png"))
+    assert capsys.readouterr().out.endswith("three; 2 PNGs of before stay there, too\n")
 
 
 def test_each_picture_has_a_reconstruction_of_its_own_name():

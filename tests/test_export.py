@@ -433,6 +433,8 @@ def test_a_model_that_ships_is_loaded_by_its_name(shipped, place, models):
         evqgan.load("small", step=5)
     with pytest.raises(InputError, match="smal is no workdir: .*a model that ships: small"):
         evqgan.load("smal")
+    with pytest.raises(InputError, match=r"no ./small/config.json: the model that ships is small,"):
+        evqgan.load("./small")
     pathlib.Path("small/generator").mkdir(parents=True)  # a folder of pictures
     assert evqgan.load("small").workdir == shipped
     shutil.rmtree("small")

@@ -47,6 +47,7 @@ def test_their_numbers_are_of_the_images_as_they_are(name, places):
         frechet_distance(made, real), rel=1e-4
     )
     assert set(found["numbers"]) == {"frechet_pixels", "precision_pixels", "recall_pixels"}
+    assert call(places, f"--samples={places / name}", *flags) == 0  # its own file is replaced
     card = found["protocols"]["distribution"]
     assert card["produced"]["count"] == NUMBER and card["real"]["count"] == NUMBER
     assert card["weights"] == card["run"]["dtype"] == image_set.UNKNOWN
@@ -118,6 +119,13 @@ def test_what_cannot_be_measured_is_one_line(places, capsys):
         assert call(places, *flags) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1, error
+    given = ["distribution", f"--samples={places / 'samples'}", f"--folder={places / 'real'}"]
+    assert benchmark.main(given) == 2
+    assert "of 24x16 (width x height), and the crop of real images is 'adm'" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(InputError, match=r"or an .npz of them, got the image .*01.png"):
+        foreign_samples.read(places / "samples" / "01.png")
     pictures.save_png(places / "samples" / "z.png", images(0)[0][:8])
     with pytest.raises(InputError, match=r"z.png is of 24x8 .*, 00.png of 24x16 .* of one size"):
         list(foreign_samples.read(places / "samples").images.pieces)

@@ -71,6 +71,14 @@ WRONG = {
     "no path": (lambda: loaded().encode(""), "cannot read ''"),
     "folder": (lambda: loaded().sample(1, folder="a\0b"), "expected the path of a folder"),
     "dict": (lambda: loaded().encode({"a": picture()}), r"got {'a': array.*\.\.\.$"),
+    "no mask": (
+        lambda: loaded().edit(picture(), None, label=0),
+        "expected a boolean mask, .*, got None",
+    ),
+    "traced seed": (
+        lambda: jax.jit(lambda seed: loaded().generate(1, seed=seed))(1),
+        "expected known numbers as a seed, got an array that JAX traces",
+    ),
     "masked": (lambda: loaded().encode(np.ma.masked_array(picture())), "got a masked array"),
     "masked in a list": (
         lambda: loaded().encode([picture(), np.ma.masked_array(picture())]),
@@ -448,6 +456,7 @@ def test_a_device_is_named_or_given(monkeypatch):
     for device, message in (
         ("cpuu", "there is no device 'cpuu': did you mean 'cpu'"),
         ("gpu:x", "there is no device 'gpu:x': did you mean 'gpu'"),
+        ("npu9", "there is no device 'npu9': expected one of cpu, gpu, gpu:0, tpu"),
         ("cpu:99", "there is no device 'cpu:99' here: JAX has 1 x cpu"),
         ("tpu", "there is no device 'tpu' here: JAX has 0 x tpu, and computes on cpu"),
         ([], r"expected a device such as 'cpu' or jax.devices\(\)\[0\], got \[\]"),

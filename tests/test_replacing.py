@@ -49,6 +49,18 @@ def test_a_file_says_who_wrote_it(tmp_path, name, write):
             replacing.check(path, "plot")
 
 
+def test_numbers_of_another_programs_samples_are_replaced_and_those_of_a_model_are_not(tmp_path):
+    """Both are an evaluation.json; a model of ours has a step."""
+    path = tmp_path / "theirs.json"
+    for model, maker in (({"samples": "theirs"}, "distribution"), ({"step": 4}, None)):
+        cards = {"distribution": {"numbers": ["fid"], "model": model}}
+        files.save_json(path, {"numbers": {"fid": 1.0}, "protocols": cards})
+        assert replacing.maker_of(path) == maker
+    for damaged in ({"distribution": []}, [], {"distribution": {"model": None}}):
+        files.save_json(path, {"numbers": {}, "protocols": damaged})
+        assert replacing.maker_of(path) is None
+
+
 def test_statistics_are_ours_by_their_card_and_a_folder_is_nobodys(tmp_path):
     npz.save(tmp_path / "ours.npz", card=np.asarray("{}"))
     replacing.check(tmp_path / "ours.npz", "reference")

@@ -16,7 +16,7 @@ import jax
 from evqgan.benchmark import reference
 from evqgan.core import build, files, limits, mesh, progress
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, TEXTS, Flag, choice, whole
-from evqgan.core.errors import InputError
+from evqgan.core.errors import InputError, size_text
 from evqgan.data.dataset import CROPS, Dataset
 from evqgan.evals import foreign_samples, protocols, provenance
 from evqgan.evals.batches import batches_of
@@ -106,6 +106,11 @@ def real_images(
         return None, "", protocols.OF_SAMPLES[given.protocol or "folder"], {}
     if not asked:
         raise InputError("give the real images: --folder, --name, --config or --reference")
+    if size[0] != size[1] and not (given.crop or given.config):
+        raise InputError(
+            f"the first sample is of {size_text(size)}, and the crop of real images is "
+            f"{protocols.ADM.crop!r}, which makes squares: give another one, as --crop=centre"
+        )
     found = reference.real_images(given, overrides, size, given.protocol)
     dataset, _, protocol, _ = found
     if protocol.crop not in (None, dataset.crop):

@@ -72,6 +72,8 @@ def no_workdir(path: pathlib.Path) -> str:
             "command that began it goes on with it"
         )
     hint = f"train one with --config=FILE --workdir={path}"
+    if str(path) in names():  # as "./drawings" was given: the name alone is the model
+        return f"there is no ./{path / 'config.json'}: the model that ships is {path}, without ./"
     if shipped := names():
         hint += f", or give the name of a model that ships: {', '.join(shipped)}"
     hint = meant(path) + hint

@@ -1,12 +1,14 @@
 """What a command may write over: what the same kind of command wrote before, and nothing else.
 
-A PNG says which one that was by "mode" in its record (`png_records`), JSON by "name", weights by
-"network", statistics of real images by their card.
+A PNG says which one that was by "mode" in its record (`png_records`), JSON by "name", or, of
+numbers of another program's samples, by their card, weights by "network", statistics of real images
+by their card.
 """
 
 import contextlib
 import os
 import zipfile
+from typing import Any
 
 import safetensors
 
@@ -35,7 +37,7 @@ def begin(path: str | os.PathLike[str], maker: str, flag: str = "--out") -> None
 
 def maker_of(path: str | os.PathLike[str]) -> str | None:
     """Return which mode or command wrote a file, None if none of ours did."""
-    damaged = ValueError, zipfile.BadZipFile, safetensors.SafetensorError
+    damaged = ValueError, AttributeError, zipfile.BadZipFile, safetensors.SafetensorError
     with contextlib.suppress(InputError, OSError, *damaged), stores.as_file(path) as file:
         if file.suffix.lower() == ".png":
             return png_records.read(file).get("mode")
@@ -45,5 +47,15 @@ def maker_of(path: str | os.PathLike[str]) -> str | None:
         if file.suffix == ".safetensors":
             with safetensors.safe_open(file, framework="np") as stored:
                 return (stored.metadata() or {}).get("network")
-        return files.read_json(file).get("name")
+        return _of_json(files.read_json(file))
     return None
+
+
+def _of_json(found: dict[str, Any]) -> str | None:
+    """Return the command that wrote a JSON file, None if none did that says so."""
+    cards = found.get("protocols")
+    if isinstance(cards, dict) and [*cards] == ["distribution"]:
+        model = cards["distribution"].get("model")
+        is_another = isinstance(model, dict) and "step" not in model  # those of ours have one
+        return "distribution" if is_another else None
+    return found.get("name")

@@ -53,6 +53,8 @@ def read(place: str | os.PathLike[str]) -> ForeignSamples:
     path = pathlib.Path(place)
     if path.is_dir():
         found = _of_folder(path)
+    elif path.is_file() and path.suffix.lower() in image_files.EXTENSIONS:
+        raise InputError(f"expected a folder of images, or an .npz of them, got the image {place}")
     elif path.is_file():
         found = load_images(path, READ)
     else:

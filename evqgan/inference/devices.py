@@ -39,7 +39,8 @@ def of(device: Device | None) -> list[jax.Device]:
     name, colon, index = device.partition(":")
     name = {"cuda": "gpu"}.get(name, name)
     if name not in NAMES or not re.fullmatch(r"\d+" if colon else "", index):
-        raise InputError(f"there is no device {device!r}: {suggestion(name, NAMES)}, or 'gpu:0'")
+        names = [*NAMES, "gpu:0"]
+        raise InputError(f"there is no device {device!r}: {suggestion(name, names)}")
     try:
         there = jax.local_devices(backend=name)
     except RuntimeError:

@@ -59,6 +59,9 @@ def as_bool(mask: Any) -> np.ndarray:
     hides it.
     """
     check_plain(mask, "a mask")
+    expected = "a boolean mask, or one of 0 (kept) and one other value"
+    if mask is None:
+        raise InputError(f"expected {expected}, got None")
     mask = np.asarray(mask)
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     if mask.dtype == bool:
@@ -71,7 +74,6 @@ def as_bool(mask: Any) -> np.ndarray:
     some = "of no numbers"
     if is_number:
         some = f"with {len(others)} values beside 0" if is_finite else "with infinite ones or NaN"
-    expected = "a boolean mask, or one of 0 (kept) and one other value"
     raise InputError(f"expected {expected}, got {mask.dtype} {some}")
 
 

@@ -200,11 +200,12 @@ def batches_of(
 
 
 def summary(out: pathlib.Path, info: Mapping[str, Any], done: int) -> str:
-    """Return the line printed at the end: how many images were encoded, and what to do next."""
+    """Return the line printed at the end: what was encoded, and what to do next."""
     bad = sum(stored_ids.count_bad(out, info, split) for split in stored_ids.SPLITS)
     shards = stored_ids.shards(info)
     missing = sum(not stored_ids.finished(out, shard) for shard in shards)
-    made = f"{counted(done, 'image')} encoded"
+    several = info["splits"]["train"]["views"] > 1
+    made = f"{counted(done, 'view' if several else 'image')} encoded"
     parts = [made if done else "all shards were there already"]
     if bad:
         parts.append(f"{bad:,} did not decode (in training their neighbours stand for them)")

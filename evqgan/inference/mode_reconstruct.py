@@ -81,6 +81,10 @@ def reconstruct(
     if skipped:
         missing = f"; {skipped:,} {'was' if skipped == 1 else 'were'} skipped"
     are = "is" if made == 1 else "are"
+    here = {out / target for target in targets}
+    if others := sum(file not in here for file in out.rglob("*.png")):
+        stay = "stays" if others == 1 else "stay"
+        missing += f"; {counted(others, 'PNG')} of before {stay} there, too"
     print(f"{counted(made, 'reconstruction')} {are} in {out}{missing}")
 
 

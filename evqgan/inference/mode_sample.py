@@ -265,6 +265,8 @@ def write(
     shown: dict[int, Any] = dict.fromkeys(numbers)
     arrays = {name: x for name, x in made.items() if name != "labels" or model.classes}
     print(f"writing {counted(request.num, 'image')} to {out}", flush=True)
+    if not request.pngs and (out / "images").is_dir():
+        print(f"{out / 'images'} is removed: it is of the samples that these replace", flush=True)
     with files.swapped(out / "images") as folder:
         save = saver(folder, request.seed, model, made, size) if request.pngs else None
         images = decoded(model, made["ids"], size, save, shown, report)

@@ -88,6 +88,7 @@ def check_number(num: Any, seed: Any) -> None:
     if not kinds.fits(num, kinds.Positive):
         expected = "at least one image to generate, a whole number"
         raise InputError(f"expected {expected}, got {shown(num)}")
+    check_plain(seed, "a seed")
     if not kinds.fits(seed, SEED):
         raise InputError(f"expected a seed that is {kinds.describe(SEED)}, got {shown(seed)}")
 
