@@ -411,7 +411,7 @@ def test_images_of_several_sizes_are_refused(model):
         (None, "is no workdir: there is no .*config.json; train one with --config=FILE --workdir="),
         ("{", "is not the config that training writes"),
         ("[1]", "is not the config that training writes"),
-        ("{}", "config.json needs the key 'stage'"),
+        ("{}", "config.json: config needs the key 'stage'"),
         ('{"stage": "stage7"}', "stage is 'stage7': did you mean 'stage"),
     ],
 )
