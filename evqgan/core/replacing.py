@@ -53,7 +53,7 @@ def maker_of(path: str | os.PathLike[str]) -> str | None:
 
 def _of_json(found: dict[str, Any]) -> str | None:
     """Return the command that wrote a JSON file, None if none did that says so."""
-    cards = found.get("protocols")
+    cards = None if "name" in found else found.get("protocols")
     if isinstance(cards, dict) and [*cards] == ["distribution"]:
         model = cards["distribution"].get("model")
         is_another = isinstance(model, dict) and "step" not in model  # those of ours have one
