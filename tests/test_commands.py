@@ -1047,6 +1047,11 @@ def test_the_config_of_a_workdir_may_be_given_again(workdir):
     second.evals.generation.show = 4
     changed = resume_rules.settings(second, workdir)
     assert changed.sample.temperature == 0.5 and changed.evals.generation.show == 4
+    # One key may have two types: an evaluator's features, a depth's top_k.
+    with second.ignore_type():
+        second.sample.temperature = (0.5, 0.25)
+    assert resume_rules.settings(second, workdir).sample.temperature == (0.5, 0.25)
+    second.sample.temperature = 0.5
     second.generator.layers = 7
     with pytest.raises(
         InputError, match=r"holds a run of another config, config.generator.layers: 2 -> 7: "

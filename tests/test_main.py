@@ -726,11 +726,18 @@ def test_a_list_is_written_in_two_ways(before, text):
         ("--config.duration=7", 7),
         ("--config.optimizer.warmup=5%", "5%"),
         ("--config.dataset.size=32,48", (32, 48)),
+        ("--config.sample.top_k=8,4,2,1", (8, 4, 2, 1)),
+        ("--config.sample.top_k=(8, 4)", (8, 4)),
+        ("--config.sample.top_k=[8]", (8,)),
+        ("--config.sample.top_k=7", 7),
+        ("--config.sample.top_p=0.9,.8", (0.9, 0.8)),
+        ("--config.perceptual=None", None),
     ],
 )
-def test_a_whole_number_of_steps_becomes_a_duration_in_words(given, value):
+def test_a_key_takes_a_value_of_another_type_where_it_has_two(given, value):
     """A config file of one's own may have `duration = 5000`; those that ship have texts."""
-    keys = {"dataset": {"size": 32}, "optimizer": {"warmup": 100}}
+    keys = {"dataset": {"size": 32}, "optimizer": {"warmup": 100}, "perceptual": {"weight": 1.0}}
+    keys["sample"] = {"top_k": 0, "top_p": 1.0}
     config = ConfigDict({"stage": "stage2", "duration": 5000, **keys})
     config_files.override(config, [given])
     key = given.partition("=")[0].removeprefix("--config.")
@@ -741,6 +748,15 @@ def test_a_wrong_duration_in_place_of_a_number_is_refused():
     config = ConfigDict({"stage": "stage2", "duration": 5000})
     with pytest.raises(InputError, match="duration expects a value of type int, such as 5000"):
         config_files.override(config, ["--config.duration=0,5 epochs"])
+
+
+@pytest.mark.parametrize("given", ["sample.flag=1,2", "sample.name=1,2", "sample.top_k=a,b"])
+def test_no_list_is_taken_in_place_of_what_is_no_number(given):
+    config = ConfigDict({"sample": {"flag": True, "name": "a", "top_k": 0}})
+    before = config.to_dict()
+    assert (
+        not config_files.set_otherwise(config, f"--config.{given}") and config.to_dict() == before
+    )
 
 
 def test_a_number_that_is_not_watched_is_told_how_to_be():

@@ -443,8 +443,14 @@ def test_tiles_are_chosen_where_a_network_or_the_memory_needs_them(caplog, monke
     assert tiled.choose(model, (64, 72), None, "decoded")
     assert caplog.messages[-1].endswith("are decoded in tiles of 64x64 that overlap by half")
     assert not tiled.choose(model, (64, 64), None, "decoded")
-    assert not tiled.choose(model, (64, 72), False, "decoded")
     assert len(caplog.messages) == 3
+    for shape, tiles, way in (
+        ((64, 72), False, "take them in tiles"),
+        ((32, 72), None, "make them larger"),
+        ((32, 72), False, "make them larger"),
+    ):
+        with pytest.raises(InputError, match=f"takes images of 64x64 alone, got .*: {way}"):
+            tiled.choose(model, shape, tiles, "decoded")
 
 
 def test_a_device_is_named_or_given(monkeypatch):

@@ -329,6 +329,29 @@ def test_soft_codes_are_drawn_anew_in_each_step_and_for_those_alone_that_learn_f
     config.tokenizer.soft = 0.5
     with pytest.raises(InputError, match="the gpt generator learns from the nearest codes alone"):
         stage2.make(config)
+    config = on_two_depths("rqtransformer")
+    config.tokenizer.soft, config.dataset.codes = 0.5, "codes"
+    with pytest.raises(InputError, match="stored ids .* give --config.tokenizer.soft=0, or leave"):
+        stage2.make(config)
+
+
+def test_a_list_of_settings_of_another_length_than_depths_is_refused_before_training():
+    """A run would otherwise find it at its first evaluation, and have no scores."""
+    config = on_two_depths("rqtransformer")
+    config.sample.top_k = (8, 4)
+    stage2.make(config)
+    config.sample.top_k = (8, 4, 2)
+    with pytest.raises(InputError, match="top_k and top_p are one number or 2, one a depth"):
+        stage2.make(config)
+
+
+def test_guidance_of_a_generator_that_cannot_have_it_is_refused_before_training():
+    config = config_of()
+    config.sample.guidance, config.generator.class_dropout = 1.0, 0.1
+    stage2.make(config)
+    config.generator.class_dropout = 0.0
+    with pytest.raises(InputError, match="class_dropout"):
+        stage2.make(config)
 
 
 def test_a_generator_is_told_what_its_model_asks_for():

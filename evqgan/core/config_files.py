@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from evqgan.core import exported, stores
 from evqgan.core.build import config_of, suggestion
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import duration_of
+from evqgan.core.kinds import duration_of, numbers_of
 
 # What holds the folder configs/ that comes with the code: the clone, or of an installed package a
 # folder of its own.
@@ -273,23 +273,24 @@ def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:
 
 
 def set_otherwise(config: ConfigDict, arg: str) -> bool:
-    """Set a whole number to what config_flags would not: several of them, or a duration in words.
+    """Set a key to what config_flags refuses in place of its value, and the key's rules may take.
 
-    As in --config.dataset.size=32,48, and --config.duration="20 epochs" where it is 5000. Returns
-    whether the argument is of this form.
+    In place of a number that is a list (--config.sample.top_k=8,4,2,1) or a duration in words, of a
+    section None. Returns whether the argument is of this form.
     """
     found = re.fullmatch(r"--?config\.([\w.]+)=(.*\S)\s*", arg)
     if not found:
         return False
     *sections, last = found[1].split(".")
-    node, value = at(config, sections), found[2]
-    if not isinstance(node[last], int) or isinstance(node[last], bool):
-        return False
-    is_list = re.fullmatch(r"\d+(,\d+)+", value)
-    if not is_list and (not duration_of(value) or not re.search("[a-z%]$", value)):
+    node, text = at(config, sections), found[2]
+    old = type(node[last])
+    value: Any = numbers_of(text) if old in (int, float) else None
+    if old is int and duration_of(text) and re.search("[a-z%]$", text):
+        value = text
+    if not value and not (old is ConfigDict and text == "None"):
         return False
     with config.ignore_type():
-        node[last] = tuple(map(int, value.split(","))) if is_list else value
+        node[last] = value
     return True
 
 

@@ -6,6 +6,7 @@ finite and not negative unless the annotation says otherwise: `Annotated[int, Ra
 `Positive`, starts at 1, and `Signed` may be negative. `Literal` names choices.
 """
 
+import ast
 import difflib
 import inspect
 import math
@@ -27,6 +28,16 @@ def duration_of(value: Any) -> tuple[float, str] | None:
     """Return the number of a duration and its unit, "step", "epoch" or "%"; None if it is none."""
     found = DURATION.fullmatch(str(value))
     return found and (float(re.sub("[,_]", "", found[1])), found[2].rstrip("s") or "step")
+
+
+def numbers_of(text: str) -> tuple[float, ...] | None:
+    """Return the numbers of a list as Python writes it, brackets left out or not; else None."""
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return None
+    is_list = isinstance(found, list | tuple) and all(type(x) in (int, float) for x in found)
+    return tuple(found) if is_list else None
 
 
 class Range(NamedTuple):

@@ -110,17 +110,18 @@ class Reconstruction:
         report, began = Progress("reconstruct", every=SECONDS), self.model.runner.clock()
         sizes: set[Size] = set()
         for size, batch in self._batches(self._readable(paths)):
-            if self.is_folder and size not in sizes:
-                sizes.add(size)
-                self._say_size(size, len(sizes))
             try:
                 is_cut = tiled.choose(self.model, size, self.tiles, "reconstructed")
             except InputError as error:
                 if not self.is_folder:
-                    raise InputError(f"--tiles: {error}") from error
+                    flag = "--image" if self.tiles is None else "--tiles"
+                    raise InputError(f"{flag}: {error}") from error
                 for target, _ in batch:
                     self._skip(f"{target}: {error}")
                 continue
+            if self.is_folder and size not in sizes:
+                sizes.add(size)
+                self._say_size(size, len(sizes))
             self._write(size, batch, is_cut)
             self.made += len(batch)
             if self.is_folder:

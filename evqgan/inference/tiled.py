@@ -32,7 +32,8 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
       choice for a size larger than the model's is logged once.
     what: is done with them, "encoded", "decoded" or "reconstructed".
 
-    Raises InputError for tiles of images that are smaller than one.
+    Raises InputError for tiles of images that are smaller than one, and for images that are to be
+    taken whole and that the networks do not take.
     """
     height, width = shape
     if tiles is not None and not isinstance(tiles, bool):
@@ -44,9 +45,14 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
             f"expected images of at least {own} to take in tiles, got {size}: leave tiles out"
         )
     is_cut = height % model.factor or width % model.factor  # both ways refuse it
-    if tiles is not None or is_smaller or is_cut or tuple(shape) == model.size:
+    if is_cut or tuple(shape) == model.size:
         return bool(tiles)
-    is_whole = model.takes((height, width))
+    is_whole = bool(tiles) or model.takes((height, width))
+    if not is_whole and (is_smaller or tiles is False):
+        way = "make them larger" if is_smaller else "take them in tiles"
+        raise InputError(f"this tokenizer takes images of {own} alone, got {size}: {way}")
+    if tiles is not None or is_smaller:
+        return bool(tiles)
     tiles = not is_whole or height * width > PIXELS
     key = what, height, width
     if key not in model.chosen:

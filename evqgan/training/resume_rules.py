@@ -334,7 +334,7 @@ def settings(given: Any, workdir: str | os.PathLike) -> Any:
     }
     if found:
         raise _another(folder, found, "give another --workdir, or leave --config out")
-    with config.unlocked():
+    with config.unlocked(), config.ignore_type():  # a list may stand for a number
         config.update({key: given[key] for key in MAY_CHANGE if key in given})
         for key in ("folder", "data_dir", "max_bad"):
             if given.dataset.get(key) is not None and given.dataset[key] != "":

@@ -137,7 +137,7 @@ def make(config: Any, examples: int = 1, classes: int | None = None) -> "Generat
         raise InputError(f"config.generator.classes is {given}, but the data set has {classes}")
     keys = build.plain(config.get("loss", {}))
     build.check(model.module.loss, keys, "config.loss", models.GIVEN_TO_LOSS)
-    model.settings(config.get("sample", {}))
+    model.check_settings(model.settings(config.get("sample", {})))
     check_soft_targets(config, model)
     run = RunLength.of(config, examples)
     updater = optim.updater(config.optimizer, "config.optimizer", run, ema=0.9999)
@@ -154,8 +154,9 @@ def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
         )
     if temperature and config.dataset.get("codes"):
         raise InputError(
-            "config.tokenizer.soft draws codes of images: "
-            "it cannot be used with stored ids (dataset.codes)"
+            f"config.tokenizer.soft = {temperature} draws codes of images anew in each step, which "
+            "stored ids (dataset.codes) do not have: give --config.tokenizer.soft=0, or leave "
+            "dataset.codes out"
         )
 
 
