@@ -328,6 +328,27 @@ def test_a_config_has_to_fit(tmp_path, capsys):
     same({"params": state_of("w")["ema"], "codebook": {}}, tree)
 
 
+def test_what_no_shape_tells_of_a_vit_is_told_by_its_config(tmp_path, capsys):
+    """Images that are not square, heads of other sizes, residual codes: there and back."""
+    coders = [{**VIT, "size": [16, 32], "heads": 2, "head_dim": width} for width in (8, 4)]
+    quantizer = {**PLAIN, "name": "vitvqgan", "depth": 2}
+    parts = {"encoder": coders[0], "decoder": coders[1], "quantizer": quantizer, "pixels": "unit"}
+    keys = ConfigDict(parts)
+    tree = drawn(workdirs.blank_tokenizer(keys))
+    first = systems.SYSTEMS["vitvqgan"].tokenizer_to_theirs(tree, workdirs.complete(keys))
+    save("vitvqgan", tmp_path / "t.ckpt", first)
+    (tmp_path / "mine.py").write_text(
+        "from configs import common\n\ndef get_config():\n    config = common.stage1((2,), 16)\n"
+        f"    config.dataset = {{'folder': 'images', 'size': (16, 32)}}\n"
+        f"    config.tokenizer = {parts}\n    return config"
+    )
+    fails(capsys, "are not heads of 64: its config tells", "vitvqgan", "t.ckpt", "w")
+    assert convert_main("vitvqgan", "t.ckpt", "w", f"--config={tmp_path}/mine.py") == 0
+    same({"params": state_of("w")["ema"]}, {"params": tree["params"]})
+    assert convert_main("vitvqgan", "--back", "w", "back.safetensors") == 0
+    equal(load("vitvqgan", "back.safetensors"), first)
+
+
 def test_what_is_wrong_is_one_line_and_leaves_nothing(tmp_path, capsys):
     first, second, *_ = theirs("rqvae")
     save("rqvae", tmp_path / "t.ckpt", first)

@@ -459,7 +459,7 @@ def test_configs_that_weights_do_not_tell():
     ):
         vitvqgan.tokenizer_config(theirs, head_dim=3)
     with pytest.raises(
-        InputError, match="queries of 6 channels are not heads of 64: give head_dim"
+        InputError, match="queries of 6 channels are not heads of 64: its config tells"
     ):
         vitvqgan.tokenizer_config(theirs, (8, 12))
     with pytest.raises(

@@ -40,13 +40,18 @@ LICENCES = {  # of code; of weights, where another
 
 
 class Given(NamedTuple):
-    """What the command line says of a file beyond its weights; 0 or "" where it says nothing."""
+    """What is known of a file beyond its weights: all but `keys` is what the command line says.
+
+    0 or "": it says nothing. keys: the config.tokenizer, complete, that the weights have to fit;
+    None: not known.
+    """
 
     size: int = 0
     heads: int = 0
     classes: int = 0
     condition: str = ""
     weights: str = ""
+    keys: dict[str, Any] | None = None
 
 
 Split = Callable[[Weights], tuple[Weights | None, Weights | None]]  # of tokenizer, of generator
@@ -264,8 +269,16 @@ def taming_to_theirs(tree: Tree, model: Any) -> Weights:
 
 
 def vitvqgan_tokenizer(theirs: Weights, given: Given) -> dict[str, Any]:
-    """Return `System.tokenizer` of a ViT-VQGAN, whose images may be given by one side."""
-    return vitvqgan.tokenizer_config(theirs, given.size or None)
+    """Return `System.tokenizer` of a ViT-VQGAN; a config tells what no shape of its weights does.
+
+    Without one its images may be given by one side.
+    """
+    if given.keys is None:
+        return vitvqgan.tokenizer_config(theirs, given.size or None)
+    coders = [given.keys[name] for name in ("encoder", "decoder")]
+    heads = [coder.get("head_dim", vitvqgan.HEAD_DIM) for coder in coders]
+    depth = given.keys["quantizer"]["depth"]
+    return vitvqgan.tokenizer_config(theirs, coders[0].get("size"), heads, depth)
 
 
 TAMING = by_prefix("first_stage_model.", "transformer.")

@@ -16,6 +16,7 @@ from evqgan.tokenizers.vit import pair
 
 QKV = "to_qkv"  # their layer of queries, keys and values
 IGNORED = (r"^loss\.",)  # the perceptual network and the discriminator
+HEAD_DIM = 64  # of all their configurations
 
 
 def _coder(name: str, positions: str) -> tuple[Row, ...]:
@@ -67,7 +68,7 @@ def to_theirs(tree: Tree) -> Weights:
 def tokenizer_config(
     theirs: Weights,
     size: int | Sequence[int] | None = None,
-    head_dim: int | Sequence[int] = 64,
+    head_dim: int | Sequence[int] = HEAD_DIM,
     depth: int = 1,
 ) -> dict[str, Any]:
     """Return the config.tokenizer whose weights these are, from names and shapes alone.
@@ -77,7 +78,7 @@ def tokenizer_config(
 
     theirs: {their name: array}.
     size: (height, width) of images that are not square.
-    head_dim: one number or the encoder's and the decoder's; 64 in all of their configurations.
+    head_dim: one number or the encoder's and the decoder's.
     depth: their num_quantizers if they set use_residual.
 
     Raises InputError for names that are not those of a ViT-VQGAN, or a size or head_dim that does
@@ -123,7 +124,7 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, head_dim: int) -> d
         head_dim = inner
     if inner % head_dim:
         what = f"queries of {inner} channels are not heads of {head_dim}"
-        raise InputError(f"{name}: {what}: give head_dim")
+        raise InputError(f"{name}: {what}: its config tells their head_dim")
     return {
         "name": "vit",
         "width": width,

@@ -63,8 +63,9 @@ def tokenizer_back(system: System, keys: Any, tree: Tree) -> Weights:
     Raises InputError if what comes back from theirs is another config or another number.
     """
     tree = without_counters(tree)
-    theirs = system.tokenizer_to_theirs(tree, complete(keys))
-    found = system.tokenizer(theirs, Given())
+    whole = complete(keys)
+    theirs = system.tokenizer_to_theirs(tree, whole)
+    found = system.tokenizer(theirs, Given(keys=whole))
     require_same(found, keys)
     require_equal(system.tokenizer_to_ours(theirs, tree, found), tree)
     return theirs

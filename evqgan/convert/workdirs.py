@@ -204,6 +204,8 @@ def tokenizer_of(system: System, theirs: Weights, given: Given, wanted: Any) -> 
 
     Raises InputError if they do not.
     """
+    if wanted is not None:
+        given = given._replace(keys=complete(wanted))
     with of_other_weights():
         found = system.tokenizer(theirs, given)
     keys = ml_collections.ConfigDict(found) if wanted is None else wanted
