@@ -323,7 +323,11 @@ def test_a_config_has_to_fit(tmp_path, capsys):
         "w",
         f"--config={tmp_path}/other.py",
     )
+    capsys.readouterr()
     assert convert_main("taming", "t.ckpt", "w", f"--config={tmp_path}/mine.py") == 0
+    *_, licence, uses = capsys.readouterr().out.splitlines()
+    assert licence.startswith("licence of what is published: MIT")
+    assert uses.startswith("reconstruct, encode and evaluate with --workdir=w, ")
     assert json.loads((tmp_path / "w/config.json").read_text())["seed"] == 7
     same({"params": state_of("w")["ema"], "codebook": {}}, tree)
 

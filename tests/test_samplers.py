@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from evqgan.benchmark.sampler_scan import (
     half_width,
     holds,
     search,
+    untried,
 )
 from evqgan.core import presets, ticks
 from evqgan.core.errors import InputError
@@ -113,7 +115,10 @@ def test_a_small_scan_is_a_grid_and_a_large_one_goes_key_by_key():
     assert log == [(8, 4.5), (2, 4.5), (4, 4.5), (4, 0.0), (4, 9.0), (2, 9.0)]
     assert chosen(found, found[0]).setting == {"steps": 4, "choice_temperature": 9.0}
     log.clear()
-    assert len(search(preset, values, 3, measured_by(log))) == len(log) == 3
+    assert not untried(values, found)
+    found = search(preset, values, 3, measured_by(log := []))
+    assert len(found) == len(log) == 3
+    assert untried(values, found) == {"choice_temperature": [0.0, 9.0]}
 
 
 def test_ticks_are_round_and_the_picture_shows_every_point():
@@ -148,7 +153,9 @@ def call(out, *args):
     )
 
 
-def test_a_scan_says_what_it_measured_and_does_nothing_again(scanned, monkeypatch, capsys):
+def test_a_scan_says_what_it_measured_and_does_nothing_again(
+    scanned, tmp_path, monkeypatch, capsys
+):
     _, out, rows = scanned
     assert [x["setting"] for x in rows[:2]] == ["the preset", "steps=1"]
     assert rows[-1]["setting"] == "real images, held out"
@@ -161,7 +168,12 @@ def test_a_scan_says_what_it_measured_and_does_nothing_again(scanned, monkeypatc
     before = (out / "scan.json").read_bytes()
     monkeypatch.setattr(Measurements, "_compile", None)  # whoever would measure something fails
     assert call(out) == 0 and (out / "scan.json").read_bytes() == before
-    assert "ETA" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "ETA" not in told and "was used up" not in told
+    shutil.copytree(out, tmp_path / "copy")
+    assert call(tmp_path / "copy", "--budget=1") == 0
+    told = capsys.readouterr().out
+    assert "--budget=1 was used up before these were measured: steps 1\n" in told
     assert call(out, "--num=30") == 2
     assert "num: 20 -> 30): give another --out" in capsys.readouterr().err
 

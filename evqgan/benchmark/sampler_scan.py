@@ -117,6 +117,18 @@ def effective(setting: Mapping[str, Any], preset: Mapping[str, Any]) -> Setting:
     return found
 
 
+def untried(values: Mapping[str, Sequence[Any]], found: Sequence[Measured]) -> Setting:
+    """Return {key: its values that no setting of `found` has}, of the keys that have any.
+
+    values: as in `search`.
+    """
+    left = {
+        key: [x for x in of_key if all(one.setting[key] != x for one in found)]
+        for key, of_key in values.items()
+    }
+    return {key: some for key, some in left.items() if some}
+
+
 def search(
     preset: Setting,
     values: Mapping[str, Sequence[Any]],

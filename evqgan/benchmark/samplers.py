@@ -32,6 +32,7 @@ from evqgan.benchmark.sampler_scan import (
     half_width,
     holds,
     search,
+    untried,
 )
 from evqgan.core import build, compilation_cache, files, pictures, presets, replacing
 from evqgan.core.cli import CONFIG_KEYS, PATH, TEXT, Flag, whole
@@ -104,6 +105,9 @@ def run(given: Any, overrides: list[str]) -> tuple[str, list[dict[str, Any]]]:
         measurements = Measurements(model, beside, *about)
         found, again, taken = best_of(measurements, values, given.budget)
         preset = found[0]
+        if len(found) >= given.budget and (left := untried(values, found)):
+            words = "; ".join(f"{key} {', '.join(map(str, x))}" for key, x in left.items())
+            print(f"\n--budget={given.budget} was used up before these were measured: {words}")
         save(given, model, taken, again or [preset])
         draw(out / FRONT, measurements, found, preset, taken)
     subject = subject_of(model)

@@ -59,7 +59,7 @@ from evqgan.convert.systems import LICENCES, Given
 from evqgan.core import cli, jax_settings, replacing, signals, stores, weights
 from evqgan.core.build import suggestion
 from evqgan.core.cli import DEBUG, PATH, SWITCH, TEXT, Flag, whole
-from evqgan.core.config_files import read_file
+from evqgan.core.config_files import of_workdir, read_file
 from evqgan.core.errors import InputError
 from evqgan.core.files import tried
 
@@ -265,8 +265,10 @@ def run_model(argv: Sequence[str]) -> None:
     given = Given(values.size, values.heads, values.classes, values.condition, values.weights)
     config = read_file(values.config) if values.config else None
     print(workdirs.convert(system, source, dest, given, values.tokenizer, config))
-    use = f"sample, edit and evaluate with --workdir={dest}, train it further the same way"
-    print(f"licence: {LICENCES[system]}; {use}")
+    is_tokenizer = of_workdir(dest)[0].stage == "stage1"
+    use = "reconstruct, encode" if is_tokenizer else "sample, edit"
+    print(f"licence of what is published: {LICENCES[system]}; your own weights have yours")
+    print(f"{use} and evaluate with --workdir={dest}, train it further the same way")
 
 
 if __name__ == "__main__":
