@@ -21,13 +21,21 @@ from PIL import Image
 import evqgan
 from evqgan import main
 from evqgan.core import files, output, signals
+from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
 from evqgan.data import stored_ids
 from evqgan.evals import finished
 from evqgan.evals.provenance import MadeBy
 from evqgan.export import __main__ as export
-from evqgan.inference import evaluation, finished_samples, mode_inputs, sample_settings
+from evqgan.inference import (
+    evaluation,
+    finished_samples,
+    mode_inputs,
+    mode_sample,
+    rejection,
+    sample_settings,
+)
 from evqgan.inference.class_names import Classes
 from evqgan.inference.core import CoreModel
 
@@ -94,20 +102,51 @@ def test_finished_samples_of_other_settings_stay(place, capsys, monkeypatch, cha
 
 def test_the_same_samples_are_not_made_again(place, capsys, monkeypatch):
     before = files_of(place / "samples")
-    with monkeypatch.context() as patch:
-        patch.setattr(CoreModel, "new_ids", None)
-        code, said, errors = call(capsys, f"--workdir={place}", *ASKED)
+    monkeypatch.setattr(CoreModel, "new_ids", None)  # whoever would make something anew fails
+    code, said, errors = call(capsys, f"--workdir={place}", *ASKED)
     assert (code, errors) == (0, []) and files_of(place / "samples") == before
     done = "they are made already: 6 samples of step 6 with these settings, in"
     assert said[1:-1] == [f"{done} {place / 'samples'}"] and said[-1].startswith("next: see ")
     (place / "samples" / "images" / "00003.png").unlink()
     code, said, _ = call(capsys, f"--workdir={place}", *ASKED)
-    assert code == 0 and said[1] == f"{place}/samples/images/00003.png is not there yet"
+    again = "the ids in samples.npz are decoded again"
+    assert code == 0 and said[1] == f"{place}/samples/images/00003.png is not there yet: {again}"
     assert files_of(place / "samples") == before
     (place / "samples" / "grid.png").write_bytes(before["grid.png"][:200])
     code, said, _ = call(capsys, f"--workdir={place}", *ASKED)
-    assert code == 0 and said[1] == f"{place}/samples/grid.png is damaged"
+    assert code == 0 and said[1] == f"{place}/samples/grid.png is damaged: {again}"
     assert files_of(place / "samples") == before
+    (place / "samples" / "grid.png").unlink()  # PNGs that nobody asks for now stay
+    without_pngs(place, place / "samples")
+    assert files_of(place / "samples") == before
+
+
+@pytest.mark.parametrize("more", [(), ("--acceptance=0.5", "--classifier=resnet101")])
+def test_pngs_that_are_asked_for_later_are_those_of_the_same_samples(
+    place, tmp_path, capsys, monkeypatch, more
+):
+    """Of plain samples, and of the best of more."""
+    if more:
+        monkeypatch.setattr(rejection, "find", lambda *_: lambda runner: rate)
+    asked = [f"--workdir={place}", *ASKED, *more]
+    assert call(capsys, *asked, f"--out={tmp_path / 'a'}")[0] == 0
+    without_pngs(place, tmp_path / "b", **({"acceptance": 0.5} if more else {}))
+    assert not (tmp_path / "b" / "images").exists()
+    monkeypatch.setattr(CoreModel, "new_ids", None)
+    assert call(capsys, *asked, f"--out={tmp_path / 'b'}")[0] == 0
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+def without_pngs(place, out, **more):
+    """The samples ASKED for, as a run of both stages makes them."""
+    given = {"num": 6, "labels": ["cat", 0], "seed": 3, "batch_size": 4, "pngs": False, **more}
+    config, workdir = of_workdir(place)
+    mode_sample.sample(config, workdir, out, mode_sample.SampleRequest(**given))
+
+
+def rate(images, labels):
+    """A classifier that likes bright images."""
+    return images.mean((1, 2, 3)) / 255
 
 
 def test_force_replaces_samples(place, tmp_path, capsys):
@@ -123,21 +162,23 @@ def test_why_finished_samples_are_made_again(place, tmp_path):
     out, weights = place / "samples", place / "generator" / "checkpoints" / "6"
     there = finished_samples.read(out)
     now = MadeBy(6, there["fingerprint"], there["tokenizer"]), weights
-    missing = finished_samples.missing
-    assert missing(out, there, *now, True, False) == ""
-    assert missing(out, there, *now, True, True).endswith("steps.png is not there yet")
+    outdated = finished_samples.outdated
+    assert outdated(out, there, *now) == ""
+    assert finished_samples.lacking(out, 6, False) == ""
+    assert finished_samples.lacking(out, 6, True).endswith("steps.png is not there yet")
+    assert finished_samples.lacking(out, 7, False).endswith("00006.png is not there yet")
     other = there | {"step": 5}
-    assert missing(out, other, *now, True, False).startswith("the samples of step 5 in ")
+    assert outdated(out, other, *now).startswith("the samples of step 5 in ")
     for name in ("fingerprint", "tokenizer"):
         other = there | {name: "of others"}
-        assert missing(out, other, *now, True, False).startswith("the samples of other weights in ")
+        assert outdated(out, other, *now).startswith("the samples of other weights in ")
         older = {key: value for key, value in there.items() if key != name}
-        assert missing(out, older, *now, True, False) == ""
+        assert outdated(out, older, *now) == ""
     newer = tmp_path / "6"
     newer.mkdir()
     later = os.stat(out / "samples.npz").st_mtime + 1
     os.utime(newer, (later, later))
-    assert "is newer than the samples in" in missing(out, there, now[0], newer, True, False)
+    assert "is newer than the samples in" in outdated(out, there, now[0], newer)
 
 
 def test_what_is_no_samples_file_is_not_replaced(place, tmp_path, capsys):

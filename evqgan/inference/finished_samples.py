@@ -3,12 +3,13 @@
 They are samples.npz, grid.png, images/ and steps.png, as `mode_sample` writes them.
 """
 
+import contextlib
 import json
 import pathlib
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,23 @@ def read(out: pathlib.Path) -> Settings | None:
     file = out / "samples.npz"
     if not file.exists():
         return None
+    with _opened(file) as saved:
+        names = ("seed", *MadeBy._fields, "acceptance", "classifier", "workdir")
+        if IMAGES not in saved:
+            raise ValueError(f"it holds its images as images, which are now {IMAGES}")
+        found = {name: saved[name].item() for name in names if name in saved}
+        number = len(saved["numbers"])
+        labels = saved["labels"] if "labels" in saved else np.zeros(number, np.int32)
+        found |= {"labels": labels.tolist(), "sampler": json.loads(saved["sampler"].item())}
+        return {"acceptance": 1.0, "classifier": None, **found}
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Yield the arrays of a samples.npz; InputError for what is none, in the body, too."""
     try:
         with npz.opened(file) as saved:
-            names = ("seed", *MadeBy._fields, "acceptance", "classifier", "workdir")
-            if IMAGES not in saved:
-                raise ValueError(f"it holds its images as images, which are now {IMAGES}")
-            found = {name: saved[name].item() for name in names if name in saved}
-            number = len(saved["numbers"])
-            labels = saved["labels"] if "labels" in saved else np.zeros(number, np.int32)
-            found |= {"labels": labels.tolist(), "sampler": json.loads(saved["sampler"].item())}
-            return {"acceptance": 1.0, "classifier": None, **found}
+            yield saved
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{file} is not what --mode=sample writes: {first_line(error)}; {ADVICE}"
@@ -69,14 +77,11 @@ def check(
         raise InputError(f"{out} holds {number}, made with {made}: {advice}")
 
 
-def missing(
-    out: pathlib.Path, there: Settings, now: MadeBy, weights: pathlib.Path, pngs: bool, strip: bool
-) -> str:
+def outdated(out: pathlib.Path, there: Settings, now: MadeBy, weights: pathlib.Path) -> str:
     """Return why finished samples of the settings asked for are made again, "" if they are not.
 
     there: what `read` says of the folder `out`.
     now, weights: the model that samples would be made by, and where its weights lie on disk.
-    pngs, strip: whether images/ and steps.png are asked for.
     """
     file = out / "samples.npz"
     if there["step"] != now.step:
@@ -85,16 +90,38 @@ def missing(
         return f"the samples of other weights in {out} will be replaced"
     if stores.stamp(file).time < stores.stamp(weights).time:
         return f"{weights} is newer than the samples in {out}, which will be replaced"
+    # of a call that was stopped while it replaced samples
+    return f"{out / 'candidates'} is left" if (out / "candidates").exists() else ""
+
+
+def lacking(out: pathlib.Path, pngs: int, strip: bool) -> str:
+    """Return which picture of finished samples is not there, or damaged; "": there are all.
+
+    pngs: how many files of images/ are asked for.
+    strip: whether steps.png is.
+    """
     shown = ["grid.png", *(["steps.png"] if strip else [])]
-    images = [f"images/{i:05d}.png" for i in range(len(there["labels"]) if pngs else 0)]
+    images = [f"images/{i:05d}.png" for i in range(pngs)]
     absent = [name for name in [*shown, *images] if not (out / name).is_file()]
     if absent:
         return f"{out / absent[0]} is not there yet"
     damaged = [name for name in shown if not pictures.is_whole(out / name)]
-    if damaged:
-        return f"{out / damaged[0]} is damaged"
-    # of a call that was stopped while it replaced samples
-    return f"{out / 'candidates'} is left" if (out / "candidates").exists() else ""
+    return f"{out / damaged[0]} is damaged" if damaged else ""
+
+
+def made(out: pathlib.Path) -> tuple[dict[str, np.ndarray], int]:
+    """Return what samples.npz says of finished samples but for their images, and of how many
+    candidates they are the best; 0: nothing chose them.
+
+    As `resumable.generate` returns it: {"ids", "labels", "numbers"}, and "scores" where something
+    chose them.
+    """
+    with _opened(out / "samples.npz") as saved:
+        ids, numbers = saved["ids"], saved["numbers"]
+        labels = saved["labels"] if "labels" in saved else np.zeros(len(ids), np.int32)
+        scores = {"scores": saved["scores"]} if "scores" in saved else {}
+        candidates = saved["candidates"].item() if "candidates" in saved else 0
+    return {"ids": ids, "labels": labels, "numbers": numbers, **scores}, candidates
 
 
 def check_no_strangers(out: pathlib.Path) -> None:

@@ -106,6 +106,8 @@ def sample(
         classifier = make_classifier(model.runner)
         with processes.together():
             is_done = chief and is_finished(out, there, model, classifier, request)
+            if is_done:
+                complete(out, request, model, classifier, settings)
         if not processes.agreed(is_done):
             make(out, request, model, classifier, settings, began)
 
@@ -157,7 +159,7 @@ def is_finished(
     classifier: Any,
     request: SampleRequest,
 ) -> bool:
-    """Return whether all that is asked for is in `out`, and say so; if not all is, say why.
+    """Return whether the samples asked for are in `out`; if they are to be made again, say why.
 
     there: what `finished_settings` returned.
     """
@@ -167,13 +169,32 @@ def is_finished(
     if request.step is not None:  # which step is the last one is known only now
         known["step"] = model.step
     finished_samples.check(out, there, known, request.advice)
-    of_model = resumable.made_by(model), model.weights_path
-    why = finished_samples.missing(out, there, *of_model, request.pngs, request.steps_strip)
+    why = finished_samples.outdated(out, there, resumable.made_by(model), model.weights_path)
+    if why:
+        print(why, flush=True)
+    return not why
+
+
+def complete(
+    out: pathlib.Path, request: SampleRequest, model: Model, classifier: Any, settings: Settings
+) -> None:
+    """Write the pictures of finished samples that are not there, and say that the samples are."""
+    pngs = request.num if request.pngs else 0
+    if lacking := finished_samples.lacking(out, pngs, request.steps_strip):
+        print(f"{lacking}: the ids in samples.npz are decoded again", flush=True)
+        made, candidates = finished_samples.made(out)
+        labels = made["labels"]
+        if classifier:
+            labels = rejection.plan(labels, request.acceptance)
+        size = SamplingTask(labels, part=processes.this()).batch_size(model)
+        card = card_of(request, model, classifier, candidates)
+        card["workdir"] = settings["workdir"]
+        both = dataclasses.replace(request, pngs=bool(pngs) or (out / "images").is_dir())
+        write(out, both, model, made, size, card, Progress("write", every=WRITTEN))
     done = (
         f"{counted(request.num, 'sample')} of {checkpoint.trained(model.step)} with these settings"
     )
-    print(why or f"they are made already: {done}, in {out}", flush=True)
-    return not why
+    print(f"they are made already: {done}, in {out}", flush=True)
 
 
 def make(
