@@ -20,7 +20,7 @@ from PIL import Image
 
 import evqgan
 from evqgan import main
-from evqgan.core import files, output, signals
+from evqgan.core import files, output, png_records, signals
 from evqgan.core.config_files import of_workdir
 from evqgan.core.errors import InputError
 from evqgan.core.progress import counted
@@ -135,6 +135,8 @@ def test_pngs_that_are_asked_for_later_are_those_of_the_same_samples(
     monkeypatch.setattr(CoreModel, "new_ids", None)
     assert call(capsys, *asked, f"--out={tmp_path / 'b'}")[0] == 0
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    # A run of both stages is called by its own name, not by that of its folder "generator".
+    assert png_records.read(tmp_path / "b" / "images" / "00000.png")["model"] == place.name
 
 
 def without_pngs(place, out, **more):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from evqgan.core import kinds
+from evqgan.core import kinds, stores
 from evqgan.core.errors import InputError
 from evqgan.evals.provenance import fingerprints, plain
 from evqgan.inference.core import CoreModel
@@ -34,12 +34,12 @@ KINDS: dict[str, Any] = {
 def of_model(model: CoreModel) -> dict[str, Any]:
     """Return what the records of all images of a generator share: which model it is.
 
-    The name of its folder is noted, not where it lies.
+    The name of its folder is noted, not where it lies; of a run of both stages, that of the run.
     """
     weights, tokenizer = fingerprints(model.state)
-    name = model.weights_path.parent.name
-    if name == "checkpoints":
-        name = model.weights_path.parents[1].name
+    folder = stores.path(model.workdir)
+    folder = folder if stores.is_remote(folder) else stores.real(folder)
+    name = folder.parent.name if folder.name == "generator" else folder.name
     return {"model": name, "step": model.step, "weights": weights, "tokenizer": tokenizer}
 
 
