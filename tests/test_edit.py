@@ -18,6 +18,7 @@ from scipy import ndimage
 import evqgan
 from evqgan.core.errors import InputError
 from evqgan.data import generated
+from evqgan.generators import Traits
 from evqgan.generators.autoregressive import check_suffix
 from evqgan.inference import editing, tiling
 from evqgan.inference.class_names import Classes
@@ -45,9 +46,10 @@ class Painter:
     """
 
     size, factor, grid, depth = (32, 32), 4, (8, 8), 1
-    classes, sampler, generator = 0, {}, "a painter"
+    classes, sampler = 0, {}
 
-    def __init__(self):
+    def __init__(self, fills="any"):
+        self.generator = types.SimpleNamespace(traits=Traits(fills=fills))
         self.masks, self.seeds, self.batches = [], [], set()
         self.runner = types.SimpleNamespace(clock=lambda: 0.0)
 
@@ -126,7 +128,7 @@ def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
 
     It fills the lower part, also of a canvas of three windows.
     """
-    model = Painter()
+    model = Painter("suffix")
     model.check_mask = functools.partial(check_suffix, name="gpt")
     image = grey_tokens((32, 32))
     lower = np.zeros((32, 32), bool)
@@ -140,9 +142,48 @@ def test_what_a_generator_cannot_fill_is_refused_before_anything_is_made():
     for refused in (LEFT, lower.T, ~lower):
         with pytest.raises(InputError, match="the gpt generator makes tokens in raster order"):
             editing.edit(model, image[None], refused)
-    with pytest.raises(InputError, match="raster order"):
-        editing.outpaint(model, image[None], 0, 0, 8, 0)
+    for grown in ((0, 0, 8, 0), (0, 0, 40, 0), (8, 0, 0, 0), (0, 8, 0, 0)):
+        with pytest.raises(InputError, match="raster order"):
+            editing.outpaint(model, image[None], *grown)
     assert len(model.masks) == 4
+
+
+class Counter(Painter):
+    """A Painter of raster order: a token is one more than the last one before it in its window."""
+
+    check_mask = staticmethod(functools.partial(check_suffix, name="gpt"))
+
+    def fill(self, ids, mask, labels, seed, changes):
+        super().fill(ids, mask, labels, seed, changes)
+        check_suffix(mask, "gpt")
+        flat = ids.reshape(-1).copy()
+        for i in np.flatnonzero(mask):
+            flat[i] = flat[i - 1] + 1 if i else 0
+        return flat.reshape(ids.shape)
+
+
+@pytest.mark.parametrize("shape, first", [((16, 20), 5), ((8, 20), 1), ((9, 9), 8), ((8, 12), 7)])
+def test_the_lower_part_of_a_wider_picture_is_made_in_raster_order(shape, first):
+    """Whatever is made sees all that its window has to its left and above, and stays."""
+    unknown = np.zeros(shape, bool)
+    unknown[first:] = True
+    ids = np.zeros((1, *shape, 1), np.int32)
+    counter = Counter("suffix")
+    holes = editing.holes_in(counter, unknown)
+    editing.fill(counter, ids, holes, np.zeros(1, np.int32), 3, {})
+    assert counter.seeds[0] == 3 and counter.seeds[1:] == [[3, n] for n in range(1, len(holes))]
+    assert (ids[0, :first] == 0).all()
+    for row in ids[0, first:, :, 0]:  # each token was made after the one on its left
+        np.testing.assert_array_equal(np.diff(row), 1)
+
+
+def test_a_panorama_grows_downwards_with_a_generator_of_raster_order():
+    model = Counter("suffix")
+    image = grey_tokens((32, 80))
+    made = editing.outpaint(model, image[None], 0, 0, 0, 20, margin=0, feather=0)
+    assert made.shape == (1, 52, 80, 3)
+    np.testing.assert_array_equal(made[0, :32], image)
+    assert len(model.masks) == 5 * 4  # rows of tokens, windows a row
 
 
 @pytest.mark.parametrize("margin", [0, 1, 3])

@@ -119,6 +119,5 @@ def check_suffix(mask: np.ndarray, name: str) -> None:
             f"the {name} generator makes tokens in raster order, each from those before it alone: "
             "it completes an image from some token on to the lower right corner, and this mask "
             "leaves known tokens after unknown ones. Hide all that follows (such as the lower "
-            "part, with --outpaint=0,0,0,N, of a picture as wide as the model's), or take a "
-            "maskgit or multigrained generator"
+            "part, with --outpaint=0,0,0,N), or take a maskgit or multigrained generator"
         )

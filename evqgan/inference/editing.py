@@ -3,7 +3,8 @@
 1. The hidden pixels are painted over, and only then is anything encoded: nothing of them can reach
    a token.
 2. Tokens that hold a hidden pixel, and `margin` tokens around them, are unknown.
-3. Windows of the model's size fill the unknown tokens from the known ones outwards. What one window
+3. Windows of the model's size fill the unknown tokens from the known ones outwards; those of a
+   generator in raster order, on a canvas wider than the model's, row by row. What one window
    made is context of the next as tokens: nothing is decoded and encoded again, so that a far
    panorama does not drift.
 4. Tiles of the model's size are decoded, blended where they overlap, and pasted over the hidden
@@ -17,7 +18,7 @@ corners and grids are (rows, columns).
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from scipy import ndimage
@@ -29,7 +30,16 @@ from evqgan.core.progress import counted
 from evqgan.inference.core import CoreModel
 from evqgan.inference.masks import as_bool, check_mask
 from evqgan.inference.planning import checked_edit_labels
-from evqgan.inference.tiling import blended, dilated, holes_of, nearest_tiles, own_part, touched
+from evqgan.inference.tiling import (
+    blended,
+    dilated,
+    holes_of,
+    nearest_tiles,
+    own_part,
+    row_holes,
+    touched,
+)
+from evqgan.models import TokenGenerator
 
 GREY = np.uint8(128)  # what hides a pixel: as near to 0 in [-1, 1] as 8 bits come
 BYTES_PER_PIXEL = 32  # ours, of a result: its canvas in float32, its weights, the result
@@ -74,7 +84,8 @@ def edit(
     unknown = dilated(touched(mask, model.factor, model.grid), tokens)
     least = 2 * unknown.sum() / np.prod(model.grid)  # half of a window is context
     limits.limit_work(least, MAX_WINDOWS, "windows to fill", force)
-    holes = holes_of(unknown, model.grid)
+    holes = holes_in(model, unknown)
+    limits.limit_work(len(holes), MAX_WINDOWS, "windows to fill", force)
     model.check_mask(np.stack([hole for _, hole in holes]))
     weight = feathered(mask, pixels)
     tiles = tiles_over(model, unknown.shape, weight > 0)
@@ -84,6 +95,14 @@ def edit(
     ids = encode(model, painted_over(image, mask), read & ~unknown, num)
     fill(model, ids, holes, labels, seed, changes, report)
     return paste(image, decode(model, ids, tiles, image.shape), weight)
+
+
+def holes_in(model: CoreModel, unknown: np.ndarray) -> list[tuple]:
+    """Return the windows that fill unknown bool [h,w], in order, see `holes_of` and `row_holes`."""
+    generator = cast(TokenGenerator, model.generator)
+    is_wider = unknown.shape[1] > model.grid[1]
+    by_row = is_wider and generator.traits.fills == "suffix"
+    return (row_holes if by_row else holes_of)(unknown, model.grid)
 
 
 def check_extent(model: CoreModel, image: np.ndarray, margin: Any, feather: Any) -> None:
@@ -225,7 +244,7 @@ def fill(
     changes: Mapping[str, Any],
     report: Report | None = None,
 ) -> None:
-    """Generate ids [B,h,w,D] where `holes` (see `holes_of`) says, in place, window by window."""
+    """Generate ids [B,h,w,D] where `holes` (see `holes_in`) says, in place, window by window."""
     began = model.runner.clock()
     for n, (at, hole) in enumerate(holes):
         mask = np.repeat(hole[None], len(ids), axis=0)

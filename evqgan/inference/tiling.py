@@ -136,3 +136,22 @@ def holes_of(unknown: np.ndarray, size: Sequence[int]) -> list[tuple]:
         found.append((at, unknown[at].copy()))
         unknown[at] = False
     return found
+
+
+def row_holes(unknown: np.ndarray, size: Sequence[int]) -> list[tuple]:
+    """Return the windows that fill unknown bool [h,w] row by row, in order, as `holes_of` does.
+
+    For generators that see only what comes before in raster order. The window moves with what is
+    made, as VQGAN's (Sec. 3.3), by half of its width: it makes the rest of a row, which lies in its
+    middle where the canvas allows, and what it makes below is made again later.
+    """
+    unknown, found = unknown.copy(), []
+    (height, width), (rows, columns) = size, unknown.shape
+    for row in np.flatnonzero(unknown.any(axis=1)):
+        top = min(max(int(row) - height // 2, 0), rows - height)
+        for left in tiles(columns, width):
+            at = slice(top, top + height), slice(left, left + width)
+            if unknown[row, at[1]].any():
+                found.append((at, unknown[at].copy()))
+                unknown[row, at[1]] = False
+    return found
