@@ -150,9 +150,11 @@ def as_published(config: ConfigDict, reading: str, epochs: int) -> ConfigDict:
     reading: one of `READINGS`, which gives the batch.
     paper16: 1.6 M steps on ImageNet. The rate is by VQGAN's rule, 4.5e-6 for each image of the
       batch.
-    paper128: 200,000 steps. By that rule the rate would be 5.8e-4; we take 1e-4, as ViT-VQGAN
-      and MaskGIT do for batches of 256. Rates are constant but for a
-      warm-up, ours: the paper names neither. All else is as in `full_size`.
+    paper128: 200,000 steps. By that rule the rate would be 5.8e-4; we take 1e-4, as ViT-VQGAN and
+      MaskGIT do for batches of 256.
+
+    Rates are constant but for a warm-up, ours: the paper names neither. All else is as in
+    `full_size`.
     """
     config.batch_size, config.duration = READINGS[reading], f"{epochs} epochs"
     config.eval_every = "1 epoch"
