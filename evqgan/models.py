@@ -161,10 +161,8 @@ class TokenGenerator:
 
     def check_settings(self, settings: Any) -> None:
         """Raise InputError for settings that `sample` will refuse of this network."""
-        if getattr(settings, "guidance", 0):  # mask-predict's have it, and its networks this
-            settings.require_class_dropout(getattr(self.network, "class_dropout", 0.0))
-        if hasattr(settings, "at_depths"):  # RQ-Transformer's, one a depth
-            settings.at_depths(self.network.depth)
+        if check := getattr(settings, "check", None):
+            check(self.network)
 
     def sample(
         self,

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import types
 from typing import get_args
 
 import jax
@@ -215,11 +216,12 @@ def test_wrong_settings_end_in_one_line(settings, message):
 
 
 def test_guidance_needs_a_model_that_knows_images_without_a_class():
-    MaskPredict(guidance=1.0).require_class_dropout(0.1)
-    MaskPredict().require_class_dropout(0.0)
+    trained, other = (types.SimpleNamespace(class_dropout=share) for share in (0.1, 0.0))
+    MaskPredict(guidance=1.0).check(trained)
+    MaskPredict().check(other)
     message = r"guidance is 1.0, .* trained without generator\.class_dropout"
     with pytest.raises(InputError, match=message):
-        MaskPredict(guidance=1.0).require_class_dropout(0.0)
+        MaskPredict(guidance=1.0).check(other)
 
 
 def test_the_first_of_equally_large_scores_is_drawn_as_argmax_would():

@@ -73,7 +73,8 @@ class Generator(Hashable, Protocol):
     # The network, a linen module. Its fields are `codes` (V), `latent` (the grid, (h, w)), `dtype`,
     # those named in TRAITS.needs, and the keys of config.generator, which have defaults.
     Model: type[nn.Module]
-    # A frozen dataclass with the keys of config.sample; every field has a default.
+    # A frozen dataclass with the keys of config.sample; every field has a default. If it has a
+    # method check(model), this raises InputError for settings that `sample` refuses of the model.
     Settings: type
 
     def init(self, model: nn.Module, rng: jax.Array, label: jax.Array) -> dict:

@@ -66,9 +66,9 @@ class MaskPredict:
         """The temperature of the last step."""
         return self.temperature if self.final_temperature is None else self.final_temperature
 
-    def require_class_dropout(self, class_dropout: float) -> None:
+    def check(self, model: Any) -> None:
         """Raise InputError for guidance of a model that was trained without class dropout."""
-        if self.guidance and not class_dropout:
+        if self.guidance and not model.class_dropout:
             raise InputError(
                 f"the sampler's guidance is {self.guidance}, but the generator was trained without "
                 "generator.class_dropout: guidance needs a model that knows images without a class"

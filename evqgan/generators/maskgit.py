@@ -291,7 +291,7 @@ def sample(
 
     keep_history: also return the grids after each step [steps - first,B,h,w,1].
     """
-    settings.require_class_dropout(model.class_dropout)
+    settings.check(model)
     params = in_dtype(params, model.dtype)
     ids = jnp.where(request.mask, model.codes, squeeze_depth(request.ids, "maskgit"))
     made = mask_predict(

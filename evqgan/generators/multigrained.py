@@ -261,7 +261,7 @@ def sample(
 
     keep_history: also return the grids after each step of block_by_block [steps,B,h,w,1].
     """
-    settings.require_class_dropout(model.class_dropout)
+    settings.check(model)
     made = block_by_block(
         BlockContext(model, as_sampled(model, params), request, settings),
         squeeze_depth(request.ids, "multigrained"),

@@ -52,6 +52,10 @@ class Settings:
     def __post_init__(self) -> None:
         build.check_fields(self, "config.sample")
 
+    def check(self, model: Model) -> None:
+        """Raise InputError for a list of another length than the model's depth."""
+        self.at_depths(model.depth)
+
     def at_depths(self, number: int) -> list[Autoregressive]:
         """Return the settings of each of `number` depths; InputError if there are not so many."""
         tops = [x if isinstance(x, tuple) else (x,) * number for x in (self.top_k, self.top_p)]
