@@ -135,6 +135,8 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
             tokenizer = resume_rules.settings(config, inner)
         # The workdir's config; --config has to be the same but for keys of sampling and evaluation.
         config = resume_rules.settings(config, workdir)
+    elif flags.mode != "encode":
+        check_model(config, workdir)
     out = flags.out and stores.path(flags.out)
     if flags.mode == "sample" and flags.image:
         mode_repeat.repeat(config, workdir, out, flags.image, flags.batch_size, flags.step)
@@ -154,6 +156,30 @@ def use(flags: Any, config: ConfigDict, workdir: pathlib.Path) -> None:
     else:
         metrics, size = flags.metrics or [], flags.batch_size
         evaluation.evaluate(config, workdir, out, metrics, size, tokenizer, flags.step)
+
+
+def check_model(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raise InputError for a config that is not of the kinds of its keys, or of another model.
+
+    config: that of the workdir, with keys of the command line. What a model computes in, and what
+      saves memory, may be another.
+    """
+    from evqgan.core import schema
+    from evqgan.training import resume_rules, stage, stage2
+
+    schema.check(config)
+    if config.stage == "stage2":
+        build.call(stage2.tokenizer_section, config.tokenizer, "config.tokenizer")
+    saved, folder = config_files.of_workdir(workdir)
+    for key, (now, then) in build.differences(
+        stage.with_defaults(config), stage.with_defaults(saved)
+    ).items():
+        is_model = build.within(key, ("generator", "tokenizer")) and key != "tokenizer.dtype"
+        if is_model and not resume_rules.may_change(key):
+            raise InputError(
+                f"config.{key} = {now!r}, but the weights in {folder} were trained with {then!r}: "
+                f"leave --config.{key} out"
+            )
 
 
 def parse(argv: list[str]) -> tuple[Any, ConfigDict]:

@@ -1030,6 +1030,30 @@ def test_whole_gives_every_image_once(config):
     assert images.shape == (60, 32, 32, 3) and sorted(labels) == sorted(list(range(10)) * 6)
 
 
+@pytest.mark.parametrize(
+    "key, message",
+    [
+        ("generator.positions=axes", "config.generator.positions = 'axes', but the weights in"),
+        ("tokenizer.dtype=float16", "config.tokenizer.dtype expects"),
+        ("sample=None", "config.sample expects keys of its own"),
+        ("generator=None", "config.generator expects keys of its own"),
+        ("tokenizer=None", "config.tokenizer expects keys of its own"),
+    ],
+)
+def test_without_a_config_a_mode_takes_no_other_model(workdir, capsys, key, message):
+    """Its results would be taken for those of the weights."""
+    given = [f"--workdir={workdir}", "--mode=sample", "--num=1", f"--config.{key}"]
+    assert main.main(["main", *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}"), line
+
+
+def test_without_a_config_a_mode_takes_what_changes_no_weight(workdir, tmp_path, capsys):
+    keys = ("generator.remat=True", "tokenizer.dtype=None", "dtype=bfloat16", "sample.steps=1")
+    given = [f"--workdir={workdir}", "--mode=sample", "--num=1", f"--out={tmp_path / 'out'}"]
+    assert main.main(["main", *given, *(f"--config.{key}" for key in keys)]) == 0
+
+
 def test_the_config_of_a_workdir_may_be_given_again(workdir):
     saved, _ = config_files.of_workdir(workdir)
     first, second = workdirs.configs(workdirs.trained() / "images")

@@ -732,12 +732,18 @@ def test_a_list_is_written_in_two_ways(before, text):
         ("--config.sample.top_k=7", 7),
         ("--config.sample.top_p=0.9,.8", (0.9, 0.8)),
         ("--config.perceptual=None", None),
+        ("--config.sample.final=None", None),
+        ("--config.sample.name=None", None),
+        ("--config.adversarial=None", None),
+        ("--config.sample.depths=8,4", (8, 4)),
+        ("--config.sample.depths=5", (5,)),
     ],
 )
 def test_a_key_takes_a_value_of_another_type_where_it_has_two(given, value):
     """A config file of one's own may have `duration = 5000`; those that ship have texts."""
     keys = {"dataset": {"size": 32}, "optimizer": {"warmup": 100}, "perceptual": {"weight": 1.0}}
-    keys["sample"] = {"top_k": 0, "top_p": 1.0}
+    keys |= {"sample": {"top_k": 0, "top_p": 1.0, "final": 0.5, "name": "a", "depths": [4, 4]}}
+    keys["adversarial"] = None  # as the config.json of a workdir has it, and lists
     config = ConfigDict({"stage": "stage2", "duration": 5000, **keys})
     config_files.override(config, [given])
     key = given.partition("=")[0].removeprefix("--config.")
@@ -748,6 +754,13 @@ def test_a_wrong_duration_in_place_of_a_number_is_refused():
     config = ConfigDict({"stage": "stage2", "duration": 5000})
     with pytest.raises(InputError, match="duration expects a value of type int, such as 5000"):
         config_files.override(config, ["--config.duration=0,5 epochs"])
+
+
+def test_a_section_cannot_be_none_and_have_keys():
+    config = ConfigDict({"generator": {"layers": 2}})
+    given = ["--config.generator.layers=3", "--config.generator=None"]
+    with pytest.raises(InputError, match="--config.generator=None leaves no section for --config"):
+        config_files.override(config, given)
 
 
 @pytest.mark.parametrize("given", ["sample.flag=1,2", "sample.name=1,2", "sample.top_k=a,b"])

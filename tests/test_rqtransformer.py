@@ -538,6 +538,7 @@ def test_cached_logits_in_bfloat16_are_close():
 def test_what_is_drawn_can_be_restricted_by_depth():
     settings = rq.Settings(0.5, top_k=(2, 0), top_p=0.9)
     assert settings.at_depths(2) == [Autoregressive(0.5, 2, 0.9), Autoregressive(0.5, 0, 0.9)]
+    assert rq.Settings(top_k=(3,)).at_depths(2) == [Autoregressive(1.0, 3)] * 2
     assert rq.Settings(top_k=3).at_depths(2) == [Autoregressive(1.0, 3)] * 2
     assert rq.Settings(top_p=(1.0, 0.5)).at_depths(2)[1] == Autoregressive(top_p=0.5)
     with pytest.raises(InputError, match="one number or 2, one a depth"):

@@ -12,19 +12,15 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from evqgan.core import exported, stores
+from evqgan.core import exported, kinds, stores
 from evqgan.core.build import config_of, suggestion
 from evqgan.core.errors import InputError
-from evqgan.core.kinds import duration_of, numbers_of
 
 # What holds the folder configs/ that comes with the code: the clone, or of an installed package a
 # folder of its own.
 PACKAGE = pathlib.Path(__file__).parents[1]
-SHIPPED = (
-    PACKAGE.parent
-    if (PACKAGE.parent / "configs" / "quickstart.py").is_file()
-    else PACKAGE / "shipped"
-)
+_IN_CLONE = (PACKAGE.parent / "configs" / "quickstart.py").is_file()
+SHIPPED = PACKAGE.parent if _IN_CLONE else PACKAGE / "shipped"
 NO_RUNS = ("common", "comparison")  # configs of the folder that cannot be trained
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")  # as config_flags reads them; "no": booleans
 # Keys whose texts are paths.
@@ -210,6 +206,9 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
     keys = [found[1] for arg in args if (found := OVERRIDE.match(arg))]
     for key in keys:
         make_room(config, key)
+        below = [other for other in keys if other.startswith(f"{key}.")]
+        if below and f"--config.{key}=None" in args:
+            raise InputError(f"--config.{key}=None leaves no section for --config.{below[0]}")
     args = [arg for arg in args if not set_otherwise(config, arg)]
     before = {key: at(config, key.split(".")) for key in keys}
     values = flags.FlagValues()
@@ -225,7 +224,7 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
         raise mistyped(wrong[1], before[wrong[1]], wrong[2], kind) from error
     for key, old in before.items():  # config_flags takes a tuple of anything
         new = at(config, key.split("."))
-        if isinstance(old, tuple):
+        if isinstance(old, tuple) and isinstance(new, tuple):
             if old and {type(x) for x in new} - {type(x) for x in old}:
                 raise mistyped(key, old, new)
             *sections, last = key.split(".")
@@ -273,29 +272,27 @@ def replace_source(config: ConfigDict, keys: Sequence[str]) -> None:
 
 
 def set_otherwise(config: ConfigDict, arg: str) -> bool:
-    """Set a key to what config_flags refuses in place of its value, and the key's rules may take.
+    """Set a key to what config_flags refuses in place of its value, see `kinds.otherwise`.
 
-    In place of a number that is a list (--config.sample.top_k=8,4,2,1) or a duration in words, of a
-    section None. Returns whether the argument is of this form.
+    Returns whether the argument is of this form.
     """
     found = re.fullmatch(r"--?config\.([\w.]+)=(.*\S)\s*", arg)
     if not found:
         return False
     *sections, last = found[1].split(".")
-    node, text = at(config, sections), found[2]
-    old = type(node[last])
-    value: Any = numbers_of(text) if old in (int, float) else None
-    if old is int and duration_of(text) and re.search("[a-z%]$", text):
-        value = text
-    if not value and not (old is ConfigDict and text == "None"):
-        return False
-    with config.ignore_type():
-        node[last] = value
-    return True
+    node = at(config, sections)
+    value = kinds.otherwise(node[last], found[2])
+    if value is not None:
+        with config.ignore_type():
+            node[last] = value[0]
+    return value is not None
 
 
 def make_room(config: ConfigDict, key: str) -> None:
-    """Add a dotted key that `config` lacks, without a value; InputError if it cannot have it."""
+    """Add a dotted key that `config` lacks, without a value; InputError if it cannot have it.
+
+    A list or None, as a config.json has them, gets a type that config_flags can set.
+    """
     names = key.split(".")
     node, where = config, "config"
     for i, name in enumerate(names):
@@ -306,6 +303,11 @@ def make_room(config: ConfigDict, key: str) -> None:
             check_new(node, name, where, inner, [] if node is config else [*config])
             with config.unlocked():
                 node[name] = ConfigDict() if inner else config_dict.placeholder(object)
+        elif i == len(names) - 1 and node.get_type(name) in (list, type(None)):
+            new = config_dict.placeholder(object) if node[name] is None else tuple(node[name])
+            with config.unlocked():
+                del node[name]
+                node[name] = new
         node, where = node[name], f"{where}.{name}"
 
 

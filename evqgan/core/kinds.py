@@ -40,6 +40,22 @@ def numbers_of(text: str) -> tuple[float, ...] | None:
     return tuple(found) if is_list else None
 
 
+def otherwise(old: Any, text: str) -> tuple[Any] | None:
+    """Return (value,), what a text means in place of `old` where config_flags refuses it, or None.
+
+    It is None in place of anything, and in place of a number several, or a duration in words. The
+    rules of the key say whether it fits.
+    """
+    if text == "None":
+        return (None,)
+    if type(old) not in (int, float):
+        return None
+    if several := numbers_of(text):
+        return (several,)
+    is_duration = type(old) is int and duration_of(text) and re.search("[a-z%]$", text)
+    return (text,) if is_duration else None
+
+
 class Range(NamedTuple):
     """The numbers from `low` to `high`."""
 
@@ -168,8 +184,15 @@ def choices(kind: Any) -> list[str]:
 
 
 def read(value: Any, kind: Any) -> Any:
-    """Return a value, or the list of texts that a text with commas is where the kind is a list."""
-    if not isinstance(value, str) or fits(value, kind):
+    """Return a value, or what it is where the kind is another one.
+
+    A text with commas is a list of texts, and a list of one number that number.
+    """
+    if fits(value, kind):
+        return value
+    if isinstance(value, tuple) and len(value) == 1 and fits(value[0], kind):
+        return value[0]
+    if not isinstance(value, str):
         return value
     parts = tuple(part.strip() for part in value.split(","))
     return parts if fits(parts, kind) else value

@@ -65,7 +65,8 @@ def sizes(number: int, data: Axis = -1, fsdp: Axis = 1, tensor: Axis = 1) -> tup
     if int(np.prod(sizes)) != number:
         devices = counted(known, "device")
         needed = f"a multiple of {devices}" if -1 in asked.values() else devices
-        raise InputError(f"config.mesh {asked} needs {needed}, not {number}")
+        others = " ".join(f"--config.mesh.{axis}=N" for axis, size in asked.items() if size > 1)
+        raise InputError(f"config.mesh {asked} needs {needed}, not {number}: give other {others}")
     return tuple(sizes)
 
 

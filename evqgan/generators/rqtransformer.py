@@ -58,7 +58,8 @@ class Settings:
 
     def at_depths(self, number: int) -> list[Autoregressive]:
         """Return the settings of each of `number` depths; InputError if there are not so many."""
-        tops = [x if isinstance(x, tuple) else (x,) * number for x in (self.top_k, self.top_p)]
+        both = [x if isinstance(x, tuple) else (x,) for x in (self.top_k, self.top_p)]
+        tops = [x * number if len(x) == 1 else x for x in both]
         if any(len(top) != number for top in tops):
             expected = f"one number or {number}, one a depth"
             raise InputError(f"the sampler's top_k and top_p are {expected}, not {tops}")

@@ -119,7 +119,7 @@ class Reconstruction:
                 for target, _ in batch:
                     self._skip(f"{target}: {error}")
                 continue
-            if self.is_folder and size not in sizes:
+            if self.is_folder and not is_cut and size not in sizes:
                 sizes.add(size)
                 self._say_size(size, len(sizes))
             self._write(size, batch, is_cut)
@@ -137,7 +137,7 @@ class Reconstruction:
         """Say that a size is new, of which there are `number` by now."""
         say(f"pictures of {size_text(size)}: each size is compiled once")
         if number == MANY_SIZES and self.tiles is None:
-            say("many sizes: --tiles compiles once; pictures smaller than a tile are skipped")
+            say("many sizes: --tiles takes pieces of one size, of pictures that are no smaller")
 
     def _readable(self, paths: Mapping[pathlib.Path, pathlib.Path]) -> Iterator[Named]:
         """Yield (target, picture) of each picture that can be read; skip the others."""

@@ -41,9 +41,8 @@ def choose(model: CoreModel, shape: Sequence[int], tiles: bool | None, what: str
     own, size = size_text(model.size), size_text(shape)
     is_smaller = height < model.size[0] or width < model.size[1]
     if tiles and is_smaller:
-        raise InputError(
-            f"expected images of at least {own} to take in tiles, got {size}: leave tiles out"
-        )
+        way = "leave tiles out" if model.takes((height, width)) else "make them larger"
+        raise InputError(f"expected images of at least {own} to take in tiles, got {size}: {way}")
     is_cut = height % model.factor or width % model.factor  # both ways refuse it
     if is_cut or tuple(shape) == model.size:
         return bool(tiles)

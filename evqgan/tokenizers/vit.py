@@ -126,7 +126,7 @@ class Encoder(Coder):
             got, expected = by(image.shape[1:3]), by(pair(self.size))
             raise InputError(
                 f"expected images of {expected} (height x width), got {got}: "
-                "crop them or change size"
+                "crop them, or change `size` of encoder and decoder"
             )
         (h, w), (below, right) = self.grid, pair(self.patch)
         x = image.reshape(-1, h, below, w, right, image.shape[-1]).swapaxes(2, 3)
