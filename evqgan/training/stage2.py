@@ -155,8 +155,8 @@ def check_soft_targets(config: Any, model: models.TokenGenerator) -> None:
     if temperature and config.dataset.get("codes"):
         raise InputError(
             f"config.tokenizer.soft = {temperature} draws codes of images anew in each step, which "
-            "stored ids (dataset.codes) do not have: give --config.tokenizer.soft=0, or leave "
-            "dataset.codes out"
+            "stored ids (dataset.codes) do not have: for a new run give --config.tokenizer.soft=0, "
+            "or leave dataset.codes out"
         )
 
 
