@@ -38,11 +38,18 @@ def after_training(
     if beside.get("tokenizer", {}).get("model"):  # of :tiny, an untrained one
         words += ["--config.tokenizer.model={}"]
     words += map(shlex.quote, same_images(config.dataset, beside.get("dataset", {})))
-    names = config_files.of_workdir(workdir)[0].get("class_names") or ()
+    names = class_names(workdir)
     if names and beside.get("generator", {}).get("classes") not in (None, 0, len(names)):
         words += [f"--config.generator.classes={len(names)}"]
     seen = f"{PROGRAM} --mode=reconstruct --workdir={place} --image=PICTURE"
     return f"{seen}, or a generator on it: {PROGRAM} {' '.join(words)}"
+
+
+def class_names(workdir: pathlib.Path) -> Sequence[str]:
+    """Return the names of the classes of a run's data, as training has noted them; () for none."""
+    if not (workdir / "config.json").is_file():
+        return ()
+    return config_files.of_workdir(workdir)[0].get("class_names") or ()
 
 
 def of_stage2(file: str) -> ConfigDict:

@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 import evqgan
-from evqgan import flags, main, quickstart
+from evqgan import flags, main, next_steps, quickstart
 from evqgan.core import cli, config_files, kinds
 from evqgan.core.errors import InputError, NonFinite
 from evqgan.inference import evaluation, mode_edit, mode_encode, mode_reconstruct, mode_sample
@@ -423,6 +423,17 @@ def test_training_ends_with_what_can_be_done_next(runs, capsys, args, expected):
     assert main.main(["main", *args]) == 0
     out, err = capsys.readouterr()
     assert out.endswith(expected) and bool(out) == bool(expected) and not err
+
+
+def test_a_generator_on_a_tokenizer_of_other_classes_is_told_how_many(tmp_path):
+    file = "configs/baselines/vqgan_imagenet_stage1.py:tiny"
+    config = config_files.read_file(file)
+    assert "generator.classes" not in next_steps.after_training(file, config, tmp_path, [])
+    with config.unlocked():
+        config.class_names = ("a", "b", "c")
+    (tmp_path / "config.json").write_text(config.to_json())
+    line = next_steps.after_training(file, config, tmp_path, [])
+    assert line.endswith(" --config.generator.classes=3")
 
 
 def test_training_gets_its_config(runs, capsys):
