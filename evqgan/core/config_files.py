@@ -207,7 +207,7 @@ def override(config: ConfigDict, args: Sequence[str]) -> None:
     for key in keys:
         make_room(config, key)
         below = [other for other in keys if other.startswith(f"{key}.")]
-        if below and f"--config.{key}=None" in args:
+        if below and {f"--config.{key}=None", f"-config.{key}=None"} & {*args}:
             raise InputError(f"--config.{key}=None leaves no section for --config.{below[0]}")
     args = [arg for arg in args if not set_otherwise(config, arg)]
     before = {key: at(config, key.split(".")) for key in keys}

@@ -42,8 +42,7 @@ def read(out: pathlib.Path) -> Settings | None:
         if IMAGES not in saved:
             raise ValueError(f"it holds its images as images, which are now {IMAGES}")
         found = {name: saved[name].item() for name in names if name in saved}
-        number = len(saved["numbers"])
-        labels = saved["labels"] if "labels" in saved else np.zeros(number, np.int32)
+        labels = _labels(saved)
         found |= {"labels": labels.tolist(), "sampler": json.loads(saved["sampler"].item())}
         return {"acceptance": 1.0, "classifier": None, **found}
 
@@ -58,6 +57,13 @@ def _opened(file: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
         raise InputError(
             f"{file} is not what --mode=sample writes: {first_line(error)}; {ADVICE}"
         ) from error
+
+
+def _labels(saved: np.lib.npyio.NpzFile) -> np.ndarray:
+    """Return the labels of samples, int32; of a model without classes, zeros."""
+    if "labels" in saved:
+        return saved["labels"]
+    return np.zeros(len(saved["numbers"]), np.int32)
 
 
 def check(
@@ -110,15 +116,12 @@ def lacking(out: pathlib.Path, pngs: int, strip: bool) -> str:
 
 
 def made(out: pathlib.Path) -> tuple[dict[str, np.ndarray], int]:
-    """Return what samples.npz says of finished samples but for their images, and of how many
-    candidates they are the best; 0: nothing chose them.
+    """Return finished samples as `resumable.generate` does, and how many candidates there were.
 
-    As `resumable.generate` returns it: {"ids", "labels", "numbers"}, and "scores" where something
-    chose them.
+    {"ids", "labels", "numbers"}, and "scores" if they are the best of the candidates; else 0.
     """
     with _opened(out / "samples.npz") as saved:
-        ids, numbers = saved["ids"], saved["numbers"]
-        labels = saved["labels"] if "labels" in saved else np.zeros(len(ids), np.int32)
+        ids, labels, numbers = saved["ids"], _labels(saved), saved["numbers"]
         scores = {"scores": saved["scores"]} if "scores" in saved else {}
         candidates = saved["candidates"].item() if "candidates" in saved else 0
     return {"ids": ids, "labels": labels, "numbers": numbers, **scores}, candidates

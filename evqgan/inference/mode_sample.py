@@ -106,10 +106,10 @@ def sample(
         classifier = make_classifier(model.runner)
         with processes.together():
             is_done = chief and is_finished(out, there, model, classifier, request)
-            if is_done:
-                complete(out, request, model, classifier, settings)
         if not processes.agreed(is_done):
             make(out, request, model, classifier, settings, began)
+        elif chief:
+            complete(out, request, model, classifier, settings)
 
 
 def requested_settings(
